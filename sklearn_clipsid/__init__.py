@@ -1,0 +1,18 @@
+"""Synthetic image detection as ordinary scikit-learn.
+
+Estimators are imported from here; `sklearn_clipsid.model_selection`, `.metrics` and
+`.datasets` mirror scikit-learn's subpackages, and `sklearn_clipsid.persistence` saves
+detectors to files that are safe to load.
+"""
+
+from sklearn_clipsid._block_selector import BlockSelector
+from sklearn_clipsid._clip_embedder import CLIPEmbedder
+from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "CLIPEmbedder",
+    "BlockSelector",
+    "OrthogonalLinearDetector",
+]

@@ -1,0 +1,19 @@
+"""Everything that touches torch, open_clip or Pillow, behind arrays and strings."""
+
+from sklearn_clipsid._clip._images import (
+    UnreadableImageError,
+    crop_to_input,
+    decode_image,
+)
+from sklearn_clipsid._clip._registry import get_image_tower, get_text_tower
+from sklearn_clipsid._clip._weights import feature_widths, known_weights
+
+__all__ = [
+    "UnreadableImageError",
+    "crop_to_input",
+    "decode_image",
+    "feature_widths",
+    "get_image_tower",
+    "get_text_tower",
+    "known_weights",
+]

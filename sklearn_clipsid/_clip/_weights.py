@@ -1,0 +1,316 @@
+"""Find, check and read the checkpoint that a model name and a tag or file stand for."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sklearn_clipsid._clip._checkpoint import read_metadata
+from sklearn_clipsid._clip._download import (
+    CONFIG_NAME,
+    download_tag,
+    download_weights,
+    hub_file,
+    weights_in_folder,
+)
+
+SCHEMAS = ("hf-hub:", "local-dir:")
+# Digest of an image tower -> where this process read it, so that a detector saved
+# without machine paths finds its encoder again (see persistence.load).
+_SEEN_WEIGHTS: dict[str, tuple[str, str]] = {}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an RGB image becomes the model's input tensor."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    geometry: str = "shortest"  # "shortest" | "longest" | "squash" | "crop"
+    fill: int = 0
+
+    def with_resize(self, resize: str) -> Recipe:
+        """Return the recipe that the `resize` parameter of CLIPEmbedder names."""
+        if resize == "bilinear":
+            return replace(self, interpolation="bilinear", geometry="shortest")
+        if resize in ("crop", "squash"):
+            return replace(self, geometry=resize)
+        return self
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A resolved encoder: its architecture, its preprocessing, and where it lies."""
+
+    name: str
+    config: dict[str, Any]
+    recipe: Recipe
+    path: str
+    quick_gelu: bool | None  # what the weights declare; None when they do not
+
+    def config_digest(self) -> str:
+        """Digest of what, beside the weights, decides the numbers."""
+        described = {
+            "embed_dim": self.config["embed_dim"],
+            "vision_cfg": self.config["vision_cfg"],
+            "quick_gelu": bool(self.config.get("quick_gelu", False)),
+            "recipe": [self.recipe.size, *self.recipe.mean, *self.recipe.std],
+            "resize": [self.recipe.interpolation, self.recipe.geometry],
+        }
+        text = json.dumps(described, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def known_weights(digest: str) -> tuple[str, str] | None:
+    """Return (model_name, pretrained) of weights read earlier in this process."""
+    return _SEEN_WEIGHTS.get(digest)
+
+
+def remember_weights(digest: str, model_name: str, pretrained: str) -> None:
+    """Note where the weights of this digest were read."""
+    _SEEN_WEIGHTS[digest] = (model_name, pretrained)
+
+
+def feature_widths(
+    model_name: str,
+    pretrained: str,
+    *,
+    weights_dir: str | None = None,
+    local_files_only: bool = False,
+) -> dict[str, int]:
+    """Return the widths of the features of a model, without building it.
+
+    Parameters
+    ----------
+    model_name, pretrained, weights_dir, local_files_only
+        As in CLIPEmbedder.
+
+    Returns
+    -------
+    widths : dict
+        "projected", and for open_clip's own ViT "pooled" and "n_blocks".
+    """
+    config = _read_config(model_name, pretrained, weights_dir, local_files_only)[1]
+    widths = {"projected": int(config["embed_dim"])}
+    vision = config["vision_cfg"]
+    if isinstance(vision.get("layers"), int) and not vision.get("timm_model_name"):
+        widths["pooled"] = int(vision["width"])
+        widths["n_blocks"] = int(vision["layers"])
+    return widths
+
+
+def resolve_encoder(
+    model_name: str,
+    pretrained: str,
+    *,
+    weights_dir: str | None = None,
+    local_files_only: bool = False,
+) -> Encoder:
+    """Locate a checkpoint, downloading it when a tag or hub name asks for that.
+
+    Parameters
+    ----------
+    model_name, pretrained, weights_dir, local_files_only
+        As in CLIPEmbedder.
+
+    Returns
+    -------
+    encoder : Encoder
+        With a local path. A QuickGELU mismatch has been refused.
+    """
+    name, config, preprocess = _read_config(
+        model_name, pretrained, weights_dir, local_files_only
+    )
+    quick_gelu = config.get("quick_gelu", False)
+    schema = _schema_of(model_name, pretrained)
+    if schema == "local-dir:":
+        path = weights_in_folder(Path(_schema_target(model_name, pretrained)))
+    elif schema == "hf-hub:":
+        repo = _schema_target(model_name, pretrained)
+        path = download_weights(repo, "", weights_dir, local_files_only)
+    elif os.path.isfile(pretrained):
+        path = pretrained
+        preprocess, quick_gelu = _declared_by_file(path, name)
+    else:
+        preprocess = _tag_config(name, pretrained)
+        quick_gelu = preprocess.get("quick_gelu", False)
+        path = download_tag(preprocess, weights_dir, local_files_only)
+    encoder = Encoder(
+        name=name,
+        config=config,
+        recipe=_recipe(name, config, preprocess),
+        path=str(path),
+        quick_gelu=quick_gelu,
+    )
+    _refuse_other_activation(encoder, pretrained)
+    return encoder
+
+
+def _schema_of(model_name: str, pretrained: str) -> str | None:
+    for schema in SCHEMAS:
+        if model_name.startswith(schema) or pretrained.startswith(schema):
+            return schema
+    return None
+
+
+def _schema_target(model_name: str, pretrained: str) -> str:
+    named = model_name if model_name.startswith(SCHEMAS) else pretrained
+    return named.partition(":")[2]
+
+
+def _read_config(
+    model_name: str, pretrained: str, weights_dir: str | None, local_files_only: bool
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the architecture's name, its config and the declared preprocessing."""
+    import open_clip
+
+    schema = _schema_of(model_name, pretrained)
+    if schema is None:
+        config = open_clip.get_model_config(model_name)
+        if config is None:
+            raise ValueError(
+                _unknown("model_name", model_name, open_clip.list_models())
+            )
+        return model_name, config, {}
+    target = _schema_target(model_name, pretrained)
+    if schema == "local-dir:":
+        path = str(Path(target) / CONFIG_NAME)
+        if not os.path.isfile(path):
+            raise ValueError(
+                f"Got {schema}{target!r} but expected a folder that holds "
+                f"{CONFIG_NAME} and the weights; copy both files of the model's "
+                "repository into it."
+            )
+    else:
+        path = hub_file(target, CONFIG_NAME, weights_dir, local_files_only)
+    declared = json.loads(Path(path).read_text(encoding="utf-8"))
+    config = declared.get("model_cfg", declared)
+    return Path(target).name, config, declared.get("preprocess_cfg", {})
+
+
+def _unknown(parameter: str, value: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(value, known, n=5, cutoff=0.4) or sorted(known)[:5]
+    return (
+        f"Got {parameter}={value!r} but expected one of open_clip's {len(known)}; "
+        f"the nearest are {', '.join(map(repr, near))}. See open_clip.list_pretrained()"
+        " for all, or name a folder as 'local-dir:FOLDER'."
+    )
+
+
+def _tag_config(name: str, pretrained: str) -> dict[str, Any]:
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    found = open_clip.get_pretrained_cfg(name, pretrained)
+    if found:
+        return found
+    if any(c in pretrained for c in "/\\") or Path(pretrained).suffix in (
+        ".pt",
+        ".pth",
+        ".bin",
+        ".safetensors",
+    ):
+        raise ValueError(
+            f"Got pretrained={pretrained!r} but there is no such file; give the path "
+            f"of a checkpoint or one of the tags of {name}: {', '.join(tags)}."
+        )
+    near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
+    raise ValueError(
+        f"Got pretrained={pretrained!r} but expected a tag of {name}, a local file, "
+        f"'hf-hub:ORG/REPO' or 'local-dir:FOLDER'; "
+        + (f"the nearest tags are {', '.join(map(repr, near))}; " if near else "")
+        + f"all tags: {', '.join(tags) or 'none'}."
+    )
+
+
+def _recipe(name: str, config: dict[str, Any], preprocess: dict[str, Any]) -> Recipe:
+    size = config["vision_cfg"]["image_size"]
+    if isinstance(size, (list, tuple)):
+        if size[0] != size[1]:
+            raise ValueError(
+                f"Got {name}, whose input is {size[0]} x {size[1]} pixels, but "
+                "expected a square input; choose another model."
+            )
+        size = size[0]
+    preprocess = preprocess or _agreed_preprocessing(name)
+    return Recipe(
+        size=int(size),
+        mean=tuple(preprocess["mean"]),
+        std=tuple(preprocess["std"]),
+        interpolation=preprocess.get("interpolation", "bicubic"),
+        geometry=preprocess.get("resize_mode", "shortest"),
+        fill=int(preprocess.get("fill_color", 0)),
+    )
+
+
+def _agreed_preprocessing(name: str) -> dict[str, Any]:
+    """Preprocessing of most published tags of an architecture, for bare files.
+
+    open_clip falls back to OpenAI's constants for every local file, which is wrong for
+    SigLIP, MobileCLIP and others.
+    """
+    import open_clip
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    fields = ("mean", "std", "interpolation", "resize_mode")
+    described = [json.dumps([c[f] for f in fields]) for c in configs]
+    if not described:
+        return {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD}
+    commonest = max(described, key=described.count)
+    return dict(zip(fields, json.loads(commonest)))
+
+
+def _declared_by_file(path: str, name: str) -> tuple[dict[str, Any], bool | None]:
+    """Return the preprocessing and activation that a local checkpoint declares."""
+    import open_clip
+
+    config_path = Path(path).with_name(CONFIG_NAME)
+    if config_path.is_file():
+        declared = json.loads(config_path.read_text(encoding="utf-8"))
+        config = declared.get("model_cfg", declared)
+        return declared.get("preprocess_cfg", {}), config.get("quick_gelu", False)
+    metadata = read_metadata(path)
+    if "quick_gelu" in metadata:
+        return {}, metadata["quick_gelu"].lower() == "true"
+    # A file in a hub cache lies under models--ORG--REPO, which names the tag.
+    repos = [p[8:].replace("--", "/") for p in Path(path).parts if p[:8] == "models--"]
+    for model, tag in open_clip.list_pretrained():
+        config = open_clip.get_pretrained_cfg(model, tag)
+        if config.get("hf_hub", "").rpartition("/")[0] in repos and model == name:
+            return config, config.get("quick_gelu", False)
+    return {}, None
+
+
+def _refuse_other_activation(encoder: Encoder, pretrained: str) -> None:
+    import warnings
+
+    import open_clip
+
+    built = bool(encoder.config.get("quick_gelu", False))
+    twin = encoder.name.removesuffix("-quickgelu") + ("" if built else "-quickgelu")
+    if encoder.quick_gelu is None:
+        if twin in open_clip.list_models():
+            warnings.warn(
+                f"The file {pretrained!r} does not say whether its weights were "
+                f"trained with QuickGELU; model_name={encoder.name!r} builds "
+                f"{'QuickGELU' if built else 'GELU'} and {twin!r} the other, and the "
+                "wrong one silently spoils every feature. Put the model's "
+                f"{CONFIG_NAME} beside the file to have it checked.",
+                stacklevel=2,
+            )
+    elif bool(encoder.quick_gelu) != built:
+        raise ValueError(
+            f"Got model_name={encoder.name!r}, which builds "
+            f"{'QuickGELU' if built else 'GELU'}, but pretrained={pretrained!r} was "
+            f"trained with {'GELU' if built else 'QuickGELU'}; pass "
+            f"model_name={twin!r}."
+        )

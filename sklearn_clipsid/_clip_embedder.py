@@ -1,0 +1,400 @@
+"""Embed images with a frozen CLIP image tower."""
+
+import os
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sklearn_clipsid._embedding_run import EmbeddingRun, as_images
+from sklearn_clipsid._progress import CallbackSupportMixin, RowProgress, with_callbacks
+
+
+class CLIPEmbedder(
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
+    """Embed images with a frozen CLIP image tower.
+
+    The transformer learns nothing: `fit` only notes which encoder it is, so that a
+    saved detector can refuse to score features of another one. The weights live in a
+    cache of the process, outside the estimator, and are loaded at the first use;
+    clones, cross-validation folds and saved files never carry them. Each image is
+    embedded once per process and setting: what is known is recognised by the content of
+    the file, so that an overwritten file is never answered with an old vector.
+
+    Parameters
+    ----------
+    model_name : str, default="ViT-L-14-336-quickgelu"
+        An architecture of open_clip (``open_clip.list_models()``), or
+        ``"hf-hub:ORG/REPO"`` or ``"local-dir:FOLDER"``, which hold their own
+        configuration.
+
+    pretrained : str, default="openai"
+        The weights: a tag of the architecture (``open_clip.list_pretrained()``), the
+        path of a .safetensors or .pt state dict, which may hold the image tower alone,
+        or ``"hf-hub:…"`` / ``"local-dir:…"``. Files are read without running any code
+        in them.
+
+    features : {"pooled", "projected", "blocks"} or int, default="pooled"
+        Which features to return. "pooled": the class token after the last LayerNorm,
+        before the projection (the detector input of [1]_; ViT towers only).
+        "projected": in the joint space of images and texts. An integer: the class token
+        after that transformer block, counted from 1, or from the last as -1. "blocks":
+        those of all blocks side by side, for `BlockSelector`.
+
+    normalize : bool, default=False
+        Whether to scale each row to unit Euclidean norm.
+
+    resize : {"model", "bilinear", "crop", "squash"}, default="model"
+        How an image becomes a square. "model": as the model's authors do, mostly
+        bicubic on the shorter side and a centre crop. "bilinear": the same with
+        bilinear interpolation, as [1]_. "crop": the centre at full resolution without
+        any resizing, padded with black when the image is smaller. "squash": both sides,
+        ignoring the aspect ratio.
+
+    precision : {"fp32", "bf16", "fp16", "auto"}, default="fp32"
+        Number format of the matrix products. "auto" takes "bf16" where the hardware
+        multiplies it fast (CUDA, CPUs with AMX), else "fp32".
+
+    device : str, default="auto"
+        A torch device; "auto" takes CUDA, then MPS, then the CPU.
+
+    batch_size : int, default=32
+        Images per forward pass. It does not change the result beyond rounding.
+
+    decode_threads : int or "auto", default="auto"
+        Threads that decode images ahead of the forward pass.
+
+    cache_dir : None, default=None
+        Reserved for an embedding cache on disk. Without it, a bounded memory of this
+        process holds the rows.
+
+    weights_dir : str, default=None
+        Where downloaded weights are kept; None for the hub's own folder.
+
+    apply_exif : bool, default=False
+        Whether to rotate images as their EXIF orientation says. Published detectors do
+        not.
+
+    local_files_only : bool, default=False
+        Never download: use weights that are already on this machine.
+
+    on_error : {"raise", "nan"}, default="raise"
+        What to do with an image that cannot be read. "raise" names the first one, and
+        keeps the rows computed before it in memory. "nan" returns a row of NaN for each
+        and warns once; no row is ever dropped.
+
+    verbose : bool, default=False
+        Whether to draw a progress bar on standard error.
+
+    Attributes
+    ----------
+    fingerprint_ : dict of str
+        What decides the numbers, noted by `fit`: architecture, digests of weights and
+        configuration, features, resize, image size, resolved precision, EXIF rotation.
+
+    See Also
+    --------
+    OrthogonalLinearDetector : The usual next step.
+    BlockSelector : Chooses a block of ``features="blocks"``.
+
+    Notes
+    -----
+    Pixels are exactly what Pillow's ``convert("RGB")`` gives of the first frame, never
+    decoded at reduced size, which would destroy what a detector looks at. Only
+    panoramas whose scaled copy would exceed 64 million pixels are resampled in the
+    centre alone.
+
+    A row does not depend on the others in its batch beyond a cosine distance of 1e-5
+    (fp32) or 5e-4 (bf16). In bf16 the residual stream stays in fp32.
+
+    At most ``SKLEARN_CLIPSID_MAX_MODELS`` (environment variable, default 2) models stay
+    in memory.
+
+    References
+    ----------
+    .. [1] M. Willi, M. Mathys, M. Graber, "Towards interpretable synthetic image
+       detection with CLIP", 2026, arXiv 2602.12381.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_clipsid import CLIPEmbedder, OrthogonalLinearDetector
+    >>> pipe = make_pipeline(
+    ...     CLIPEmbedder("ViT-B-16-quickgelu", "openai", precision="auto"),
+    ...     OrthogonalLinearDetector(n_components=8, random_state=0),
+    ... )
+    >>> pipe.fit(paths, y).predict_proba(more_paths)  # doctest: +SKIP
+    """
+
+    _parameter_constraints = {
+        "model_name": [str],
+        "pretrained": [str],
+        "features": [StrOptions({"pooled", "projected", "blocks"}), Integral],
+        "normalize": ["boolean"],
+        "resize": [StrOptions({"model", "bilinear", "crop", "squash"})],
+        "precision": [StrOptions({"fp32", "bf16", "fp16", "auto"})],
+        "device": [str, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "decode_threads": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "cache_dir": [None],
+        "weights_dir": [str, os.PathLike, None],
+        "apply_exif": ["boolean"],
+        "local_files_only": ["boolean"],
+        "on_error": [StrOptions({"raise", "nan"})],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model_name="ViT-L-14-336-quickgelu",
+        pretrained="openai",
+        *,
+        features="pooled",
+        normalize=False,
+        resize="model",
+        precision="fp32",
+        device="auto",
+        batch_size=32,
+        decode_threads="auto",
+        cache_dir=None,
+        weights_dir=None,
+        apply_exif=False,
+        local_files_only=False,
+        on_error="raise",
+        verbose=False,
+    ):
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.features = features
+        self.normalize = normalize
+        self.resize = resize
+        self.precision = precision
+        self.device = device
+        self.batch_size = batch_size
+        self.decode_threads = decode_threads
+        self.cache_dir = cache_dir
+        self.weights_dir = weights_dir
+        self.apply_exif = apply_exif
+        self.local_files_only = local_files_only
+        self.on_error = on_error
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Note which encoder this is; nothing is learned from the images.
+
+        Parameters
+        ----------
+        X : sequence of images of shape (n_samples,)
+            As in `transform`. The images are not read.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : CLIPEmbedder
+            The transformer with `fingerprint_`.
+        """
+        as_images(X)
+        self.fingerprint_ = self._fingerprint(self._image_tower())
+        return self
+
+    @with_callbacks
+    def fit_transform(self, X, y=None):
+        """Note the encoder and embed the images.
+
+        Parameters
+        ----------
+        X : sequence of images of shape (n_samples,)
+            As in `transform`.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_samples, n_features), dtype float32
+            One row per image.
+        """
+        n_batches = -(-len(as_images(X)) // self.batch_size)
+        context = self._begin_callbacks(n_batches)
+        embeddings = self.fit(X)._embed(X, context)
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self)
+        return embeddings
+
+    def transform(self, X):
+        """Embed images.
+
+        Parameters
+        ----------
+        X : sequence of images of shape (n_samples,)
+            Paths, encoded bytes, `PIL.Image.Image` or uint8 arrays of shape
+            (height, width, 3), in a list, a 1-D array, a Series or a frame of one
+            column.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_samples, n_features), dtype float32
+            One row per image, in their order.
+
+        Raises
+        ------
+        ValueError
+            When an image cannot be read and ``on_error="raise"``, or when the weights
+            are not those noted by `fit`.
+        """
+        self._validate_params()
+        return self._embed(X, context=None)
+
+    def embed_text(self, texts):
+        """Embed texts in the joint space of images and texts.
+
+        Parameters
+        ----------
+        texts : sequence of str of shape (n_texts,)
+            The texts.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_texts, d_projected), dtype float32
+            One row per text, scaled to unit norm when `normalize` is set.
+        """
+        from sklearn_clipsid._clip import get_text_tower
+
+        self._validate_params()
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"Got texts={texts!r} but expected at least one string, and strings "
+                "only; pass a list of texts."
+            )
+        tower = get_text_tower(self.model_name, self.pretrained, **self._place())
+        return self._scaled(tower.encode(texts, self.batch_size))
+
+    def projection(self):
+        """Return the matrix that takes pooled features to projected ones.
+
+        Returns
+        -------
+        projection : ndarray of shape (d_pooled, d_projected), dtype float32
+            ``pooled @ projection`` equals the projected features.
+        """
+        self._validate_params()
+        return self._image_tower().projection
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.requires_fit = False
+        return tags
+
+    @property
+    def _n_features_out(self):
+        from sklearn_clipsid._clip import feature_widths
+
+        widths = feature_widths(
+            self.model_name,
+            self.pretrained,
+            weights_dir=self._place()["weights_dir"],
+            local_files_only=self.local_files_only,
+        )
+        if self.features == "projected":
+            return widths["projected"]
+        n_blocks = widths["n_blocks"] if self.features == "blocks" else 1
+        return n_blocks * widths["pooled"]
+
+    def _place(self):
+        """Where to find weights and where to run them."""
+        return {
+            "device": self.device,
+            "weights_dir": None if self.weights_dir is None else str(self.weights_dir),
+            "local_files_only": self.local_files_only,
+        }
+
+    def _image_tower(self):
+        from sklearn_clipsid._clip import get_image_tower
+
+        return get_image_tower(
+            self.model_name, self.pretrained, precision=self.precision, **self._place()
+        )
+
+    def _fingerprint(self, tower):
+        return {
+            "architecture": tower.encoder.name,
+            "config": tower.encoder.config_digest(),
+            "weights": tower.weights_digest,
+            "features": str(self.features),
+            "resize": self.resize,
+            "image_size": str(tower.recipe.size),
+            "precision": tower.precision,
+            "apply_exif": str(bool(self.apply_exif)),
+        }
+
+    def _begin_callbacks(self, n_batches):
+        if not hasattr(self, "_init_callback_context"):
+            return None
+        context = self._init_callback_context(max_subtasks=n_batches)
+        context.call_on_fit_task_begin(estimator=self)
+        return context
+
+    def _embed(self, X, context):
+        images = as_images(X)
+        tower = self._image_tower()
+        fingerprint = self._fingerprint(tower)
+        self._check_same_encoder(fingerprint)
+        run = EmbeddingRun(self, tower, fingerprint)
+        with RowProgress(
+            self,
+            len(images),
+            self.batch_size,
+            description=f"{tower.encoder.name} on {tower.device}, {tower.precision}",
+            verbose=self.verbose,
+            context=context,
+        ) as progress:
+            rows = run.embed(images, progress)
+        return self._scaled(rows)  # (n_samples, n_features)
+
+    def _check_same_encoder(self, fingerprint):
+        fitted = getattr(self, "fingerprint_", None)
+        if fitted is None or fitted == fingerprint:
+            return
+        changed = [key for key in fitted if fitted[key] != fingerprint.get(key)]
+        difference = ", ".join(
+            f"{key} {fingerprint.get(key)!r}, fitted with {fitted[key]!r}"
+            for key in changed
+        )
+        if changed != ["precision"]:
+            raise ValueError(
+                f"Got an encoder that is not the one this pipeline was fitted with "
+                f"({difference}); use the same model, weights and settings, or fit "
+                "again."
+            )
+        warnings.warn(
+            f"Embedding at another precision than the detector was fitted at "
+            f"({difference}): scores shift slightly. Set precision="
+            f"{fitted['precision']!r} for the same numbers.",
+            stacklevel=4,
+        )
+
+    def _scaled(self, rows):
+        if self.normalize:
+            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows

@@ -1,0 +1,13 @@
+"""Metrics per generator."""
+
+from sklearn_clipsid.metrics._ranking import (
+    average_precision_by_generator,
+    make_mean_average_precision_scorer,
+    mean_average_precision_score,
+)
+
+__all__ = [
+    "average_precision_by_generator",
+    "make_mean_average_precision_scorer",
+    "mean_average_precision_score",
+]
