@@ -219,7 +219,8 @@ def _tag_config(name: str, pretrained: str) -> dict[str, Any]:
     ):
         raise ValueError(
             f"Got pretrained={pretrained!r} but there is no such file; give the path "
-            f"of a checkpoint or one of the tags of {name}: {', '.join(tags)}."
+            f"of a checkpoint (persistence.load(file, pretrained=PATH) for a saved "
+            f"detector) or one of the tags of {name}: {', '.join(tags)}."
         )
     near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
     raise ValueError(

@@ -1,0 +1,352 @@
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import (
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    TunedThresholdClassifierCV,
+)
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import LinearSVC
+
+import sklearn_clipsid
+from sklearn_clipsid import BlockSelector, CLIPEmbedder, OrthogonalLinearDetector
+from sklearn_clipsid.datasets import make_paired_images
+from sklearn_clipsid.persistence import STAMP_NAME, TRUSTED_TYPES, dump, load
+
+DETECTOR = OrthogonalLinearDetector(n_components=2, max_iter=5, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 12))
+    return X, (X[:, 0] + X[:, 1] > 0).astype(int)
+
+
+def dumped(estimator):
+    file = io.BytesIO()
+    dump(estimator, file)
+    return file.getvalue()
+
+
+def rewritten(data, replace=None, add=None, drop=()):
+    """Return the archive with members replaced, added or dropped."""
+    out = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as old,
+        zipfile.ZipFile(out, "w") as new,
+    ):
+        for name in old.namelist():
+            if name not in drop:
+                new.writestr(name, (replace or {}).get(name, old.read(name)))
+        for name, content in (add or {}).items():
+            new.writestr(name, content)
+    return out.getvalue()
+
+
+def array_members(data):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {
+            name: np.load(io.BytesIO(archive.read(name)))
+            for name in archive.namelist()
+            if name.endswith(".npy")
+        }
+
+
+def as_npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        DETECTOR,
+        make_pipeline(StandardScaler(), DETECTOR),
+        make_pipeline(BlockSelector(2, n_blocks=3), DETECTOR),
+        make_pipeline(StandardScaler(), DETECTOR).set_output(transform="pandas"),
+        CalibratedClassifierCV(DETECTOR, method="sigmoid", cv=2),
+        CalibratedClassifierCV(DETECTOR, method="isotonic", cv=2),
+        CalibratedClassifierCV(DETECTOR, method="temperature", cv=2),
+        CalibratedClassifierCV(DETECTOR, cv=2, ensemble=False),
+        VotingClassifier([("a", DETECTOR), ("b", LogisticRegression())], voting="soft"),
+        StackingClassifier([("a", DETECTOR), ("b", LinearSVC())], cv=2),
+        FixedThresholdClassifier(DETECTOR, threshold=0.3),
+        KNeighborsClassifier(metric="cosine"),
+        LogisticRegression(),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_predictions_survive_the_file_bit_for_bit(estimator, data):
+    X, y = data
+    fitted = clone(estimator).fit(X, y)
+    loaded = load(io.BytesIO(dumped(fitted)))
+    assert np.array_equal(loaded.predict(X), fitted.predict(X))
+    if hasattr(fitted, "predict_proba"):
+        assert np.array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_a_frozen_detector_at_a_tuned_threshold_survives_the_file(data):
+    X, y = data
+    tuned = TunedThresholdClassifierCV(DETECTOR, cv=2).fit(X, y)
+    with pytest.raises(TypeError, match=r"FixedThresholdClassifier\(FrozenEstimator"):
+        dump(tuned, io.BytesIO())
+    # What the message says to type:
+    fixed = FixedThresholdClassifier(
+        FrozenEstimator(tuned.estimator_), threshold=tuned.best_threshold_
+    ).fit(X, y)
+    assert np.array_equal(load(io.BytesIO(dumped(fixed))).predict(X), tuned.predict(X))
+
+
+def test_a_search_is_refused_with_what_to_type_instead(data):
+    search = GridSearchCV(DETECTOR, {"n_components": [1, 2]}, cv=2).fit(*data)
+    with pytest.raises(TypeError, match=r"dump\(search.best_estimator_, file\)"):
+        dump(search, io.BytesIO())
+    with pytest.raises(TypeError, match="GridSearchCV"):
+        dump(make_pipeline(StandardScaler(), search), io.BytesIO())
+
+
+def test_an_unfitted_detector_is_refused():
+    with pytest.raises(NotFittedError):
+        dump(OrthogonalLinearDetector(), io.BytesIO())
+
+
+def test_a_type_that_load_would_refuse_is_refused_when_saving(data):
+    forest = RandomForestClassifier(n_estimators=2).fit(*data)
+    with pytest.raises(ValueError, match=r"sklearn\.tree\._tree\.Tree"):
+        dump(forest, io.BytesIO())
+    custom = make_pipeline(FunctionTransformer(array_members), DETECTOR)
+    with pytest.raises(ValueError, match="array_members"):
+        dump(
+            make_pipeline(custom[0], clone(DETECTOR).fit(*data)),
+            io.BytesIO(),
+        )
+
+
+def test_every_foreign_type_is_named_and_nothing_is_built(data, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            raise AssertionError("built")
+
+    fitted = clone(DETECTOR).fit(*data)
+    fitted.extra_ = [RandomForestClassifier(n_estimators=1).fit(*data), tmp_path]
+    with pytest.raises(ValueError) as refusal:
+        load(io.BytesIO(skops.io.dumps(fitted)))
+    assert "sklearn.tree._tree.Tree" in str(refusal.value)
+    assert "pathlib.PosixPath" in str(refusal.value)
+    assert "Nothing of it was built" in str(refusal.value)
+
+
+def test_trusted_types_are_exact_names_that_exist():
+    import importlib
+
+    for name in TRUSTED_TYPES:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_the_same_request_state_does_not_stop_a_dump(data):
+    import sklearn
+
+    X, y = data
+    with sklearn.config_context(enable_metadata_routing=True):
+        detector = clone(DETECTOR).set_fit_request(sample_weight=True)
+        pipe = make_pipeline(StandardScaler(), detector).fit(X, y)
+        file = dumped(pipe)
+        assert hasattr(pipe[-1], "_metadata_request"), "the original keeps it"
+    assert np.array_equal(load(io.BytesIO(file)).predict(X), pipe.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda a: a * 2, "coef_"),
+        (lambda a: a[..., :-1], "shape"),
+        (lambda a: np.full_like(a, np.nan), "finite"),
+    ],
+    ids=["scaled", "narrower", "nan"],
+)
+def test_tampered_arrays_are_refused_even_with_digests_made_to_match(
+    data, change, problem
+):
+    file = dumped(clone(DETECTOR).fit(*data))
+    arrays = array_members(file)
+    name = next(n for n, a in arrays.items() if a.shape == (2, 12))
+    forged = rewritten(file, {name: as_npy(change(arrays[name]))})
+    with pytest.raises(ValueError, match=f"{name} were changed"):
+        load(io.BytesIO(forged))
+    # Whoever tampers can also write the digests; the arrays must still make sense.
+    with pytest.warns(UserWarning, match="not written by"):
+        with pytest.raises(ValueError, match=problem):
+            load(io.BytesIO(rewritten(forged, drop=[STAMP_NAME])))
+
+
+def test_tampered_arrays_of_scikit_learn_steps_are_refused(data):
+    file = dumped(make_pipeline(StandardScaler(), LogisticRegression()).fit(*data))
+    arrays = array_members(file)
+    name = next(n for n, a in arrays.items() if a.shape == (1, 12))
+    forged = rewritten(
+        file, {name: as_npy(np.full((1, 12), np.nan))}, drop=[STAMP_NAME]
+    )
+    with pytest.warns(UserWarning, match="not written by"):
+        with pytest.raises(ValueError, match=r"LogisticRegression\.coef_ holds NaN"):
+            load(io.BytesIO(forged))
+
+
+def test_a_pickle_inside_an_array_member_is_not_loaded(data):
+    file = dumped(clone(DETECTOR).fit(*data))
+    name = next(iter(array_members(file)))
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
+    forged = rewritten(file, {name: buffer.getvalue()}, drop=[STAMP_NAME])
+    with pytest.warns(UserWarning, match="not written by"):
+        with pytest.raises(ValueError, match="allow_pickle"):
+            load(io.BytesIO(forged))
+
+
+def test_an_added_member_is_noticed(data):
+    file = rewritten(dumped(clone(DETECTOR).fit(*data)), add={"extra.txt": "hello"})
+    with pytest.raises(ValueError, match=r"extra\.txt were changed, added or removed"):
+        load(io.BytesIO(file))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 half"])
+def test_what_is_no_archive_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "detector.skops"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"detector\.skops.*not a readable skops"):
+        load(path)
+
+
+def test_a_missing_file_is_the_usual_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none.skops")
+
+
+def test_another_version_warns_and_a_newer_format_is_refused(data):
+    file = dumped(clone(DETECTOR).fit(*data))
+    with zipfile.ZipFile(io.BytesIO(file)) as archive:
+        stamp = json.loads(archive.read(STAMP_NAME))
+    assert stamp["versions"]["sklearn_clipsid"] == sklearn_clipsid.__version__
+    stamp["versions"]["scikit-learn"] = "1.2.0"
+    with pytest.warns(UserWarning, match=r"saved with scikit-learn 1\.2\.0"):
+        load(io.BytesIO(rewritten(file, {STAMP_NAME: json.dumps(stamp)})))
+    stamp["format"] = 99
+    with pytest.raises(ValueError, match="format 99 but expected at most 1"):
+        load(io.BytesIO(rewritten(file, {STAMP_NAME: json.dumps(stamp)})))
+
+
+def test_a_failed_dump_leaves_the_old_file_alone(data, tmp_path):
+    path = tmp_path / "detector.skops"
+    dump(clone(DETECTOR).fit(*data), path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError):
+        dump(RandomForestClassifier(n_estimators=1).fit(*data), path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["detector.skops"]
+
+
+def test_the_card_names_encoder_versions_and_limits(data):
+    file = dumped(clone(DETECTOR).fit(*data))
+    with zipfile.ZipFile(io.BytesIO(file)) as archive:
+        card = archive.read("README.md").decode()
+    assert "OrthogonalLinearDetector for synthetic image detection" in card
+    assert "scikit-learn" in card
+    assert "photo sources" in card
+
+
+def test_the_largest_common_detector_is_under_200_kb():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 1024)), np.arange(100) % 2
+    detector = OrthogonalLinearDetector(16, max_iter=2, random_state=0).fit(X, y)
+    assert len(dumped(make_pipeline(detector))) < 200_000
+
+
+@pytest.mark.real_clip
+def test_the_whole_pipeline_goes_through_a_file_without_paths(
+    demo_encoder, tmp_path, capfd
+):
+    images = make_paired_images(tmp_path / "images", n_pairs=4, image_size=96)
+    pipe = make_pipeline(
+        CLIPEmbedder(
+            "ViT-B-16-quickgelu", str(demo_encoder), weights_dir=str(tmp_path)
+        ),
+        OrthogonalLinearDetector(n_components=2, random_state=0),
+    ).fit(images.data, images.target)
+    expected = pipe.predict_proba(images.data[:3])
+    path = tmp_path / "detector.skops"
+    dump(pipe, path)
+    with zipfile.ZipFile(path) as archive:
+        contents = b"".join(archive.read(name) for name in archive.namelist())
+    for folder in (tmp_path, demo_encoder.parent):
+        assert str(folder).encode() not in contents
+    # The process that fitted it knows where the weights are.
+    assert np.array_equal(load(path).predict_proba(images.data[:3]), expected)
+    # Another one is told, and without being told says what to do.
+    script = (
+        "import sys, numpy as np\n"
+        "from sklearn_clipsid.persistence import load\n"
+        "path, weights, *images = sys.argv[1:]\n"
+        "loaded = load(path)\n"
+        "assert 'open_clip' not in sys.modules\n"
+        "try:\n"
+        "    loaded.predict_proba(images)\n"
+        "except ValueError as error:\n"
+        "    assert 'pretrained=PATH' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError('found weights it was not told of')\n"
+        "print(load(path, pretrained=weights).predict_proba(images)[:, 1].tolist())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, path, demo_encoder, *images.data[:3]],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.allclose(json.loads(done.stdout), expected[:, 1], atol=1e-5)
+
+
+@pytest.mark.real_clip
+def test_other_weights_are_refused_unless_allowed(demo_encoder, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    images = make_paired_images(tmp_path / "images", n_pairs=3, image_size=64)
+    pipe = make_pipeline(
+        CLIPEmbedder("ViT-B-16-quickgelu", str(demo_encoder)),
+        OrthogonalLinearDetector(n_components=2, max_iter=2, random_state=0),
+    ).fit(images.data, images.target)
+    path = tmp_path / "detector.skops"
+    dump(pipe, path)
+    with safe_open(demo_encoder, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(demo_encoder)
+    tensors["visual.proj"] = tensors["visual.proj"] + 1e-3
+    other = tmp_path / "other.safetensors"
+    save_file(tensors, other, metadata=metadata)
+    with pytest.raises(ValueError, match="not the one this pipeline was fitted with"):
+        load(path, pretrained=str(other)).predict(images.data[:1])
+    allowed = load(path, pretrained=str(other), allow_other_weights=True)
+    assert allowed.predict(images.data[:1]).shape == (1,)
