@@ -7,17 +7,16 @@ import hashlib
 import io
 import json
 import os
-import platform
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
+from sklearn_clipsid._model_card import package_versions, render_card
 
 FORMAT = 1
 STAMP_NAME = "sklearn_clipsid.json"
@@ -39,17 +38,7 @@ TRUSTED_TYPES = frozenset(
     }
 )
 
-# What it takes to read an old file again; the two scikit-learns also change arrays.
-STAMPED_PACKAGES = (
-    "sklearn_clipsid",
-    "scikit-learn",
-    "numpy",
-    "scipy",
-    "skops",
-    "open_clip_torch",
-    "torch",
-    "pillow",
-)
+# Other versions of these may compute something else from the same arrays.
 COMPARED_PACKAGES = ("sklearn_clipsid", "scikit-learn")
 
 INSTEAD_OF_SEARCH = {
@@ -279,29 +268,19 @@ def _without_folder(name: str) -> str:
     return Path(name).name if is_path and not name.startswith("hf-hub:") else name
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in STAMPED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
 def _with_stamp(data: bytes, portable: Any) -> bytes:
     """Add the stamp and the model card to an archive."""
     stamp = {
         "format": FORMAT,
         "estimator": type(portable).__name__,
-        "versions": _versions(),
+        "versions": package_versions(),
         "encoders": [
             part.fingerprint_
             for part in _parts(portable)
             if isinstance(part, CLIPEmbedder)
         ],
     }
-    card = _card(portable, stamp)
+    card = render_card(portable, stamp)
     buffer = io.BytesIO(data)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(CARD_NAME, card)
@@ -316,35 +295,6 @@ def _digests(archive: zipfile.ZipFile) -> dict[str, str]:
         for name in sorted(archive.namelist())
         if name != STAMP_NAME
     }
-
-
-def _card(portable: Any, stamp: dict[str, Any]) -> str:
-    from skops.card import Card
-
-    encoders = "\n".join(
-        "- " + ", ".join(f"{key}: `{value}`" for key, value in sorted(encoder.items()))
-        for encoder in stamp["encoders"]
-    )
-    versions = "\n".join(f"- {k}: {v}" for k, v in sorted(stamp["versions"].items()))
-    title = f"{stamp['estimator']} for synthetic image detection"
-    card = Card(
-        portable,
-        model_diagram=False,
-        template={
-            title: "Load it with `sklearn_clipsid.persistence.load(file)`.",
-            f"{title}/Encoder": encoders or "None: it takes embeddings.",
-            f"{title}/Versions": versions,
-            f"{title}/Limits": (
-                "The scores are about whole images, not about edited or inpainted "
-                "parts. Detectors generalise unevenly to generators and photo sources "
-                "that they were not trained on: evaluate with both held out before "
-                "relying on a verdict, and choose the threshold on your own "
-                "photographs."
-            ),
-        },
-    )
-    card.add_hyperparams(section=f"{title}/Parameters")
-    return card.render()
 
 
 def _check_stamp(data: bytes, name: str) -> None:
@@ -374,7 +324,7 @@ def _check_stamp(data: bytes, name: str) -> None:
             f"Got {name} in format {stamp['format']} but expected at most {FORMAT}; "
             f"install sklearn_clipsid {stamp['versions']['sklearn_clipsid']} or newer."
         )
-    here = _versions()
+    here = package_versions()
     for package in COMPARED_PACKAGES:
         saved = stamp["versions"][package]
         if saved.split(".")[:2] != here[package].split(".")[:2]:
