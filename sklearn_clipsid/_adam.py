@@ -68,8 +68,8 @@ class Adam:
         self.params -= work
 
 
-def run_epoch(optimiser, loss_grad, n_samples, batch_size, random_state):
-    """Visit all samples once in random order, one step per batch.
+def run_epoch(optimiser, loss_grad, rows, batch_size, random_state):
+    """Visit the rows once in random order, one step per batch.
 
     Parameters
     ----------
@@ -77,37 +77,37 @@ def run_epoch(optimiser, loss_grad, n_samples, batch_size, random_state):
         Holds the parameters.
 
     loss_grad : callable
-        ``loss_grad(params, batch)`` returns the loss and its gradient on the samples
+        ``loss_grad(params, batch)`` returns the loss and its gradient on the rows
         `batch`, an index array.
 
-    n_samples : int
-        Number of samples.
+    rows : ndarray of int of shape (n_rows,)
+        Indices of the rows to train on.
 
     batch_size : int
-        Samples per step; the last batch takes what is left.
+        Rows per step; the last batch takes what is left.
 
     random_state : RandomState
-        Shuffles the samples.
+        Shuffles the rows.
 
     Returns
     -------
     loss : float
         Mean over the batches, weighted by their sizes.
     """
-    order = random_state.permutation(n_samples)
+    order = random_state.permutation(rows)
     total = 0.0
-    for start in range(0, n_samples, batch_size):
+    for start in range(0, len(rows), batch_size):
         batch = order[start : start + batch_size]
         loss, grad = loss_grad(optimiser.params, batch)
         total += loss * len(batch)
         optimiser.step(grad)
-    return total / n_samples
+    return total / len(rows)
 
 
 def minimize_minibatch(
     optimiser,
     loss_grad,
-    n_samples,
+    rows,
     *,
     batch_size,
     max_iter,
@@ -120,14 +120,14 @@ def minimize_minibatch(
 
     Parameters
     ----------
-    optimiser, loss_grad, n_samples, batch_size, random_state
+    optimiser, loss_grad, rows, batch_size, random_state
         As in `run_epoch`.
 
     max_iter : int
         Epochs at most.
 
     min_steps : int, default=1
-        Steps of an epoch at least; few samples are visited several times.
+        Steps of an epoch at least; few rows are visited several times.
 
     validation_loss : callable, default=None
         ``validation_loss(params)`` after each epoch; None runs all epochs.
@@ -144,12 +144,12 @@ def minimize_minibatch(
         Losses per epoch; `validation_curve` is None without validation.
     """
     losses, validation = [], []
-    best, best_params, n_stale = np.inf, None, 0
-    n_batches = -(-n_samples // batch_size)
+    best, best_params, n_stale = np.inf, optimiser.params, 0
+    n_batches = -(-len(rows) // batch_size)
     n_passes = -(-min_steps // n_batches)
     for _ in range(max_iter):
         for _ in range(n_passes):
-            loss = run_epoch(optimiser, loss_grad, n_samples, batch_size, random_state)
+            loss = run_epoch(optimiser, loss_grad, rows, batch_size, random_state)
         losses.append(loss)
         if validation_loss is None:
             continue

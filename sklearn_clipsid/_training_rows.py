@@ -2,7 +2,7 @@
 
 import numpy as np
 from sklearn.model_selection import StratifiedShuffleSplit
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 
 # Below this a tenth of the rows is too few to stop on.
@@ -37,15 +37,13 @@ def weighted_rows(X, y, sample_weight, class_weight):
             f"Got a negative sample_weight ({weights.min()}) but expected weights of "
             "at least 0."
         )
-    weights = weights * compute_sample_weight(class_weight, y).astype(X.dtype)
-    counts = weights > 0
-    if not counts.any():
-        raise ValueError(
-            "Got sample_weight and class_weight that leave no row with a positive "
-            "weight, but expected at least one per class."
-        )
-    if not counts.all():
-        X, y, weights = X[counts], y[counts], weights[counts]
+    X, y, weights = _of_positive_weight(X, y, weights)
+    classes, codes = np.unique(y, return_inverse=True)
+    # "balanced" counts the weights, so that a weight equals repetition here too.
+    of_class = compute_class_weight(
+        class_weight, classes=classes, y=y, sample_weight=weights
+    ).astype(X.dtype)
+    X, y, weights = _of_positive_weight(X, y, weights * of_class[codes])
     return X, y, weights / weights.mean()
 
 
@@ -86,3 +84,14 @@ def split_for_early_stopping(codes, early_stopping, validation_fraction, random_
         1, test_size=validation_fraction, random_state=random_state
     )
     return next(splitter.split(codes, codes))
+
+
+def _of_positive_weight(X, y, weights):
+    counts = weights > 0
+    if not counts.any():
+        raise ValueError(
+            "Got sample_weight and class_weight that leave no row with a positive "
+            "weight, but expected at least one per class."
+        )
+    # Indexing with all rows would copy them.
+    return (X, y, weights) if counts.all() else (X[counts], y[counts], weights[counts])
