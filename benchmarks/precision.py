@@ -64,8 +64,8 @@ def main():
             for fitted, scored in (("fp32", "fp32"), ("fp32", "bf16"), ("bf16", "bf16"))
         }
         print(
-            f"seed {seed}: mAP fp32 {ap['fp32', 'fp32']:.4f}; scored on bf16 "
-            f"{ap['fp32', 'bf16'] - ap['fp32', 'fp32']:+.4f}; fitted and scored on bf16 "
+            f"seed {seed}: mAP in fp32 {ap['fp32', 'fp32']:.4f}; scored on bf16 rows "
+            f"{ap['fp32', 'bf16'] - ap['fp32', 'fp32']:+.4f}; also fitted on bf16 "
             f"{ap['bf16', 'bf16'] - ap['fp32', 'fp32']:+.4f}"
         )
 

@@ -49,7 +49,7 @@ class BlockSelector(TransformerMixin, BaseEstimator):
     n_features_in_ : int
         Width of all blocks together.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features seen in `fit`, when they are all strings.
 
     See Also
@@ -106,11 +106,7 @@ class BlockSelector(TransformerMixin, BaseEstimator):
                 f"n_blocks={self.n_blocks_}; pass the output of "
                 "CLIPEmbedder(features='blocks') and the number of its blocks."
             )
-        if self.block == 0 or abs(self.block) > self.n_blocks_:
-            raise ValueError(
-                f"Got block={self.block} but expected 1 to {self.n_blocks_}, or -1 to "
-                f"-{self.n_blocks_} counted from the last block."
-            )
+        self._columns()
         return self
 
     def transform(self, X):
@@ -152,6 +148,12 @@ class BlockSelector(TransformerMixin, BaseEstimator):
         return tags
 
     def _columns(self):
+        # Checked at each use, as a slice beyond the last block would be empty.
+        if not 1 <= abs(self.block) <= self.n_blocks_:
+            raise ValueError(
+                f"Got block={self.block} but expected 1 to {self.n_blocks_}, or -1 to "
+                f"-{self.n_blocks_} counted from the last block."
+            )
         width = self.n_features_in_ // self.n_blocks_
         index = self.block - 1 if self.block > 0 else self.n_blocks_ + self.block
         return slice(index * width, (index + 1) * width)

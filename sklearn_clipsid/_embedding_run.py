@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-import warnings
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from sklearn_clipsid._embedding_cache import MEMO, content_hash, read_file
+from sklearn_clipsid._warn_user import warn_user
 
 # Unreadable images named in one message; the rest are counted.
 MAX_NAMED = 20
@@ -22,7 +23,9 @@ class EmbeddingRun:
         self.embedder = embedder
         self.tower = tower
         self.recipe = tower.recipe.with_resize(embedder.resize)
-        described = json.dumps(fingerprint, sort_keys=True).encode()
+        # Rows are remembered before normalisation.
+        decisive = {k: v for k, v in fingerprint.items() if k != "normalize"}
+        described = json.dumps(decisive, sort_keys=True).encode()
         self.key = hashlib.blake2b(described, digest_size=16).hexdigest()
         self.pending = {}  # content hash -> (pixels, [indices of images])
         self.rows = None
@@ -41,6 +44,9 @@ class EmbeddingRun:
             elif row is not None:
                 self._store(len(images), [index], row)
                 progress.update()
+            elif (row := self._embedded_since(content)) is not None:
+                self._store(len(images), [index], row)
+                progress.update()
             else:
                 self.pending.setdefault(content, (pixels, []))[1].append(index)
                 if len(self.pending) == self.embedder.batch_size:
@@ -48,8 +54,12 @@ class EmbeddingRun:
         self._flush(len(images), progress)
         if failures:
             self._store(len(images), [index for index, _, _ in failures], np.nan)
-            warnings.warn(_unreadable(failures), stacklevel=5)
+            warn_user(_unreadable(failures))
         return self.rows
+
+    def _embedded_since(self, content):
+        """Return the row of an image whose twin was embedded while it was decoded."""
+        return None if content in self.pending else MEMO.get(self.key, content)
 
     def _decoded(self, images):
         """Yield what each image is, decoding a bounded number of them ahead."""
@@ -72,13 +82,9 @@ class EmbeddingRun:
 
     def _prepare(self, image):
         """Return (content hash, known row, pixels, error), all but one or two None."""
-        from sklearn_clipsid._clip import (
-            UnreadableImageError,
-            crop_to_input,
-            decode_image,
-        )
+        from sklearn_clipsid._clip import crop_to_input, decode_image
 
-        apply_exif = self.embedder.apply_exif
+        apply_exif, decoded = self.embedder.apply_exif, None
         try:
             if isinstance(image, (str, os.PathLike)):
                 path = os.fspath(image)
@@ -88,20 +94,21 @@ class EmbeddingRun:
                     return content, row, None, None
                 image, content = read_file(MEMO, path)
             elif isinstance(image, (bytes, bytearray)):
-                content = content_hash(bytes(image))
+                image = bytes(image)
+                content = content_hash(image)
             else:
-                image = decode_image(image, apply_exif=apply_exif)
-                content = content_hash(np.asarray(image))
+                decoded = decode_image(image, apply_exif=apply_exif)
+                content = content_hash(np.asarray(decoded))
             row = MEMO.get(self.key, content)
             if row is not None:
                 return content, row, None, None
-            pixels = crop_to_input(
-                decode_image(image, apply_exif=apply_exif), self.recipe
-            )
-            return content, None, pixels, None
+            if decoded is None:
+                decoded = decode_image(image, apply_exif=apply_exif)
+            return content, None, crop_to_input(decoded, self.recipe), None
         except OSError as error:
             return None, None, None, error.strerror or str(error)
-        except UnreadableImageError as error:
+        # The image, or a path that cannot be one ("embedded null byte").
+        except ValueError as error:
             return None, None, None, str(error)
 
     def _flush(self, n_images, progress):
@@ -109,6 +116,12 @@ class EmbeddingRun:
             return
         pixels = [pixels for pixels, _ in self.pending.values()]
         rows = self.tower.encode(pixels, self.embedder.features)
+        if not np.isfinite(rows).all():
+            raise ValueError(
+                f"Got NaN or infinity from {self.tower.encoder.name} at precision="
+                f"{self.tower.precision!r}, whose numbers are too small for it; pass "
+                "precision='fp32' or 'bf16'."
+            )
         MEMO.put(self.key, list(self.pending), rows)
         for row, (_, indices) in zip(rows, self.pending.values()):
             self._store(n_images, indices, row)
@@ -126,9 +139,36 @@ class EmbeddingRun:
         self.rows[indices] = row
 
 
+def check_same_encoder(fitted, fingerprint):
+    """Refuse to embed with another encoder than a pipeline was fitted with."""
+    # The name says where the weights came from: a tag, or a folder of another name
+    # with the same weights and configuration.
+    changed = [
+        key
+        for key in fitted
+        if key != "architecture" and fitted[key] != fingerprint.get(key)
+    ]
+    if not changed:
+        return
+    difference = ", ".join(
+        f"{key} {fingerprint.get(key)!r}, fitted with {fitted[key]!r}"
+        for key in changed
+    )
+    if changed != ["precision"]:
+        raise ValueError(
+            f"Got an encoder that is not the one this pipeline was fitted with "
+            f"({difference}); use the same model, weights and settings, or fit again."
+        )
+    warn_user(
+        f"Embedding at another precision than the detector was fitted at "
+        f"({difference}): scores shift slightly. Set precision="
+        f"{fitted['precision']!r} for the same numbers."
+    )
+
+
 def as_images(X):
     """Return X as a sequence of images, or say what is wrong with it."""
-    if isinstance(X, (str, bytes, os.PathLike)):
+    if isinstance(X, (str, bytes, bytearray, os.PathLike)):
         raise ValueError(
             f"Got one {type(X).__name__} ({X!r:.80}) but expected a sequence of images;"
             " pass a list, such as [path]."
@@ -142,18 +182,14 @@ def as_images(X):
         X = X.iloc[:, 0]
     if hasattr(X, "to_numpy"):
         X = X.to_numpy()
-    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype != np.uint8:
-        if X.shape[1] != 1:
-            raise ValueError(
-                f"Got an array of shape {X.shape} but expected (n_samples,) or "
-                "(n_samples, 1): one image per row. Embeddings go to the detector, "
-                "not to CLIPEmbedder."
-            )
-        X = X[:, 0]
-    if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
+    if isinstance(X, np.ndarray):
+        X = _column_of_images(X)
+    if isinstance(X, Mapping) or not (
+        hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    ):
         raise ValueError(
-            f"Got {type(X).__name__} but expected a sequence of images with a length; "
-            "pass a list."
+            f"Got one {type(X).__name__} but expected a sequence of images with a "
+            "length; pass a list."
         )
     if len(X) == 0:
         raise ValueError("Got 0 images but expected at least 1; X is empty.")
@@ -162,8 +198,28 @@ def as_images(X):
     return X
 
 
+def _column_of_images(X):
+    if X.ndim == 4 or (X.ndim == 1 and X.dtype.kind != "S"):
+        return X
+    if X.ndim == 2 and X.shape[1] == 1 and X.dtype.kind in "OUT":
+        return X[:, 0]
+    if X.dtype == np.uint8 and X.ndim in (2, 3):
+        remedy = "one image goes in a list: [image]."
+    elif X.dtype.kind == "S":
+        remedy = "such arrays cut bytes at a zero; pass a list, or str for paths."
+    else:
+        remedy = "embeddings go to the detector, not to CLIPEmbedder."
+    raise ValueError(
+        f"Got an array of shape {X.shape} and dtype {X.dtype} but expected one image "
+        f"per row, of shape (n_samples,) or (n_samples, 1); {remedy}"
+    )
+
+
 def _check_image_type(index, image):
-    is_pil = type(image).__module__.startswith("PIL.")
+    is_pil = any(
+        base.__module__ == "PIL.Image" and base.__name__ == "Image"
+        for base in type(image).__mro__
+    )
     if is_pil or isinstance(image, (str, os.PathLike, bytes, bytearray, np.ndarray)):
         return
     raise ValueError(

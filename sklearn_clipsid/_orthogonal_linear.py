@@ -127,16 +127,16 @@ class OrthogonalLinearDetector(
     n_iter_ : int
         Epochs run.
 
-    loss_curve_ : ndarray of shape (n_iter_,)
+    loss_curve_ : ndarray of shape (`n_iter_`,)
         Cross-entropy plus penalty per epoch.
 
-    validation_loss_curve_ : ndarray of shape (n_iter_,) or None
+    validation_loss_curve_ : ndarray of shape (`n_iter_`,) or None
         Smoothed cross-entropy on the validation split per epoch.
 
     n_features_in_ : int
         Number of features seen in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features seen in `fit`, when they are all strings.
 
     See Also
@@ -161,7 +161,7 @@ class OrthogonalLinearDetector(
     Sample weights act on the loss, the penalty and the feature scale as repetition
     does; batches are drawn from the distinct rows.
 
-    Single activations depend on the random start (mean |cosine| .29 between matched
+    Single activations depend on the random start (mean absolute cosine .29 between matched
     activations of two seeds in [1]_): read `coef_`, not single rows of `components_`.
 
     References

@@ -51,7 +51,9 @@ class RowProgress:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error_type, *_):
+        if error_type is None and self._done > self._reported:
+            self._report()  # the last batch is mostly a smaller one
         if self._bar is not None:
             self._bar.close()
 
@@ -66,8 +68,12 @@ class RowProgress:
         self._done += n_rows
         if self._bar is not None:
             self._bar.update(n_rows)
-        while self.context is not None and self._done - self._reported >= self.step:
-            self._reported += self.step
+        while self._done - self._reported >= self.step:
+            self._report()
+
+    def _report(self):
+        self._reported += self.step
+        if self.context is not None:
             batch = self.context.subcontext(task_name="batch")
             batch.call_on_fit_task_begin(estimator=self.estimator)
             batch.call_on_fit_task_end(estimator=self.estimator)

@@ -1,4 +1,6 @@
+import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,46 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("CLIPSID_TEST_DATA", ROOT.parent / "shared"))
 DEMO_ENCODER = ROOT / "build" / "demo_encoder" / "ViT-B-16-quickgelu.safetensors"
 
+# A CLIP of random weights that builds in a blink.
+TINY_CONFIG = {
+    "embed_dim": 32,
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": 3,
+        "width": 64,
+        "patch_size": 8,
+        "head_width": 32,
+    },
+    "text_cfg": {"context_length": 16, "width": 32, "heads": 2, "layers": 2},
+}
+TINY_PREPROCESSING = {
+    "mean": [0.48, 0.45, 0.40],
+    "std": [0.26, 0.26, 0.27],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+# Tests switch between more models than users do.
+os.environ.setdefault("SKLEARN_CLIPSID_MAX_MODELS", "8")
+
 
 def _existing(path, reason):
     if not path.exists():
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_for_tiny_models(request):
+    # Threads that share a tiny product wait for one another, on a busy machine for
+    # forty times as long as the product takes.
+    torch = sys.modules.get("torch")
+    if torch is None or request.node.get_closest_marker("real_clip"):
+        yield
+        return
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +83,75 @@ def oracles():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def write_tiny_clip():
+    """Function that fills a folder with both towers of a random CLIP and its config."""
+
+    def write(folder, *, seed=0, config=TINY_CONFIG, preprocessing=TINY_PREPROCESSING):
+        import open_clip
+        import torch
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            state = open_clip.CLIP(**config).state_dict()
+        save_file(
+            {key: value.contiguous() for key, value in state.items()},
+            folder / "open_clip_model.safetensors",
+        )
+        declared = {"model_cfg": config, "preprocess_cfg": preprocessing}
+        (folder / "open_clip_config.json").write_text(json.dumps(declared))
+        return f"local-dir:{folder}"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory, write_tiny_clip):
+    """Name of a random CLIP with both towers: 3 blocks of width 64, 32 pixels."""
+    return write_tiny_clip(tmp_path_factory.mktemp("models") / "tiny-clip")
+
+
+@pytest.fixture(scope="session")
+def image_files(tmp_path_factory):
+    """Paths of nine small PNG files of noise, all different."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(7)
+    paths = []
+    for index in range(9):
+        size = (40 + index, 50, 3)
+        pixels = rng.integers(0, 256, size, dtype=np.uint8)
+        paths.append(str(folder / f"{index}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def fresh_memo():
+    """Forget all embeddings before and after a test."""
+    from sklearn_clipsid._embedding_cache import MEMO
+
+    MEMO.clear()
+    yield MEMO
+    MEMO.clear()
+
+
+@pytest.fixture
+def encoded(fresh_memo, monkeypatch):
+    """List of the sizes of the batches that were embedded, starting from nothing."""
+    from sklearn_clipsid._clip._tower import ImageTower
+
+    batches = []
+    encode = ImageTower.encode
+
+    def counted(tower, pixels, features):
+        batches.append(len(pixels))
+        return encode(tower, pixels, features)
+
+    monkeypatch.setattr(ImageTower, "encode", counted)
+    return batches

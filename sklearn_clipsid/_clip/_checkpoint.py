@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from typing import Any
 
@@ -21,14 +20,33 @@ def read_tensors(path: str) -> dict[str, Any]:
         With wrappers ("state_dict", "module.") taken off.
     """
     import torch
+
+    loaded = _load_safetensors(path) if _is_safetensors(path) else _load_torch(path)
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict):
+        raise ValueError(_not_a_checkpoint(path, ValueError(type(loaded).__name__)))
+    tensors = {k: v for k, v in loaded.items() if isinstance(v, torch.Tensor)}
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+def _is_safetensors(path: str) -> bool:
+    return path.lower().endswith(".safetensors")
+
+
+def _load_safetensors(path: str) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if path.endswith(".safetensors"):
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(_not_a_checkpoint(path, error)) from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(_not_a_checkpoint(path, error)) from error
+
+
+def _load_torch(path: str) -> Any:
+    import torch
+
     if _is_torchscript(path):
         raise ValueError(
             f"Got {path!r}, a TorchScript program (OpenAI's original format), but "
@@ -36,16 +54,11 @@ def read_tensors(path: str) -> dict[str, Any]:
             "file: torch.save(torch.jit.load(path).float().state_dict(), 'clip.pt')."
         )
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged file makes the restricted unpickler fail in any way.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(_not_a_checkpoint(path, ValueError(reason))) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict):
-        raise ValueError(_not_a_checkpoint(path, ValueError(type(loaded).__name__)))
-    tensors = {k: v for k, v in loaded.items() if isinstance(v, torch.Tensor)}
-    return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
 def _is_torchscript(path: str) -> bool:
@@ -56,7 +69,7 @@ def _is_torchscript(path: str) -> bool:
 
 
 def read_metadata(path: str) -> dict[str, str]:
-    if not path.endswith(".safetensors"):
+    if not _is_safetensors(path):
         return {}
     from safetensors import SafetensorError, safe_open
 
@@ -108,7 +121,23 @@ def image_tensors(path: str) -> dict[str, Any]:
             f"Got {path!r} with the tensors {sorted(tensors)[:5]} … but expected an "
             "image tower (keys 'visual.…'); pass the checkpoint of a CLIP model."
         )
-    return {key: value.float() for key, value in tensors.items()}
+    return _in_fp32(tensors, path)
+
+
+def _in_fp32(tensors: dict[str, Any], path: str) -> dict[str, Any]:
+    import torch
+
+    # Copies, as safetensors maps the file into memory: overwriting it would otherwise
+    # change the built tower, and truncating it would end the process.
+    tensors = {k: v.to(torch.float32, copy=True) for k, v in tensors.items()}
+    bad = [key for key, value in tensors.items() if not value.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"Got {path!r}, which holds NaN or infinity in {len(bad)} tensors "
+            f"({', '.join(sorted(bad)[:3])}), but expected finite weights; get the "
+            "file again."
+        )
+    return tensors
 
 
 def text_tensors(path: str) -> dict[str, Any]:
@@ -126,7 +155,7 @@ def text_tensors(path: str) -> dict[str, Any]:
     tensors = read_tensors(path)
     others = ("visual.", "logit_scale", "logit_bias", "attn_mask", "text.attn_mask")
     text = {
-        key.removeprefix("text."): value.float()
+        key.removeprefix("text."): value
         for key, value in tensors.items()
         if not key.startswith(others) and not key.startswith(("conv1.", "class_emb"))
     }
@@ -137,4 +166,4 @@ def text_tensors(path: str) -> dict[str, Any]:
             f"Got {path!r}, which holds no text tower, but embed_text needs one; pass "
             "a checkpoint of both towers."
         )
-    return text
+    return _in_fp32(text, path)

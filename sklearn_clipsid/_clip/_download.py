@@ -50,18 +50,19 @@ def download_weights(
     names = [filename] if filename else list(WEIGHTS_NAMES)
     if filename and not filename.endswith(".safetensors"):
         names.insert(0, str(Path(filename).with_suffix(".safetensors")))
+    first_error = None
     for name in names:
         try:
             return hub_file(repo, name, weights_dir, local_files_only)
         except ValueError as error:
-            # Only "the repository has no such file" lets the next name be tried; a
-            # cache that lacks one name may hold another.
-            absent = isinstance(error.__cause__, EntryNotFoundError)
-            offline = isinstance(error.__cause__, LocalEntryNotFoundError)
-            may_be_cached = offline and local_files_only
-            if name == names[-1] or not (may_be_cached or (absent and not offline)):
-                raise
-    raise AssertionError("unreachable: the last name returns or raises")
+            # The first name is the one to copy by hand, so its error is the one raised.
+            first_error = first_error or error
+            if not isinstance(error.__cause__, EntryNotFoundError):
+                break
+            # Without the hub, the cache may still hold the weights by another name.
+            local_files_only |= isinstance(error.__cause__, LocalEntryNotFoundError)
+    assert first_error is not None
+    raise first_error
 
 
 def hub_file(

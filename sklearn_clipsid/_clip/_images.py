@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import struct
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # A panorama of 4,000 x 1 pixels becomes 896,000 x 224 when its short side is scaled to
 # the input size. Above this many pixels only the crop itself is resampled.
 MAX_RESIZED_PIXELS = 64_000_000
+# A PIL image loads its pixels at the first use, which two threads must not do at once.
+# Few images meet at one of these locks by chance.
+_loading = [threading.Lock() for _ in range(64)]
 
 
 class UnreadableImageError(ValueError):
@@ -45,22 +48,17 @@ def decode_image(source: Any, *, apply_exif: bool = False) -> Image.Image:
     UnreadableImageError
         With the reason, when the image cannot be decoded.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
-    if isinstance(source, np.ndarray):
-        image = _image_from_array(source)
-    elif isinstance(source, Image.Image):
-        image = source
-    elif len(source) == 0:
-        raise UnreadableImageError("the file is empty (0 bytes)")
-    else:
-        image = None
     try:
-        if image is None:
-            image = Image.open(io.BytesIO(source))
-        if apply_exif:
-            image = ImageOps.exif_transpose(image)
-        return image.convert("RGB")
+        if isinstance(source, np.ndarray):
+            return _image_from_array(source).convert("RGB")
+        if isinstance(source, Image.Image):
+            with _loading[id(source) // 16 % len(_loading)]:
+                return _to_rgb(source, apply_exif)
+        return _to_rgb(_open_image(source), apply_exif)
+    except UnreadableImageError:
+        raise
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
             "it is not an image in a format that Pillow reads"
@@ -69,9 +67,37 @@ def decode_image(source: Any, *, apply_exif: bool = False) -> Image.Image:
         raise UnreadableImageError(
             f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         ) from error
-    # What Pillow's decoders raise for damaged files, as seen in its issue tracker.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error) as e:
-        raise UnreadableImageError(f"{type(e).__name__}: {e}") from e
+    # Pillow's decoders raise whatever they stumble over in a damaged file: RuntimeError
+    # for AVIF, struct.error, AttributeError, MemoryError, and warnings made errors.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        if isinstance(source, Image.Image):
+            reason += "; was it closed before its pixels were loaded (image.load())?"
+        raise UnreadableImageError(reason) from error
+
+
+def _open_image(data: bytes) -> Image.Image:
+    from PIL import Image
+
+    if len(data) == 0:
+        raise UnreadableImageError("the file is empty (0 bytes)")
+    image = Image.open(io.BytesIO(data))
+    if image.format == "EPS":
+        raise UnreadableImageError("it is an EPS program, which would be run")
+    return image
+
+
+def _to_rgb(image: Image.Image, apply_exif: bool) -> Image.Image:
+    from PIL import ImageOps
+
+    image.load()
+    if apply_exif:
+        image = ImageOps.exif_transpose(image)
+    if isinstance(image.info.get("transparency"), bytes) and image.mode != "RGBA":
+        # convert() warns that this transparency is lost, with the same pixels.
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
 
 
 def _image_from_array(pixels: np.ndarray) -> Image.Image:
@@ -113,7 +139,7 @@ def crop_to_input(image: Image.Image, recipe: Recipe) -> np.ndarray:
         steps = [Resize((size, size), mode)]
     elif recipe.geometry == "longest":
         steps = [
-            ResizeKeepRatio((size, size), mode, longest=1),
+            ResizeKeepRatio((size, size), longest=1, interpolation=mode),
             CenterCropOrPad((size, size), fill=recipe.fill),
         ]
     elif size * size * max(image.size) / min(image.size) > MAX_RESIZED_PIXELS:
@@ -124,16 +150,19 @@ def crop_to_input(image: Image.Image, recipe: Recipe) -> np.ndarray:
 
 
 def _resize_centre(image: Image.Image, recipe: Recipe) -> np.ndarray:
-    """Resample the central square alone: the same crop up to rounding, no panorama."""
+    """Resample only what the crop keeps: the same pixels, without the panorama."""
     from PIL import Image
 
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
+    short, long = sorted(image.size)
+    # As torchvision rounds the long side of the scaled copy and the offset of its crop.
+    scaled_long = int(recipe.size * long / short)
+    offset = round((scaled_long - recipe.size) / 2)
+    start, end = (x * long / scaled_long for x in (offset, offset + recipe.size))
+    is_wide = image.width > image.height
     square = image.resize(
         (recipe.size, recipe.size),
         Image.Resampling[recipe.interpolation.upper()],
-        box=(left, top, left + side, top + side),
+        box=(start, 0, end, short) if is_wide else (0, start, short, end),
     )
     return np.asarray(square)  # (size, size, 3)
 

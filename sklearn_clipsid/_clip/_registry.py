@@ -9,10 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from sklearn_clipsid._clip._tower import ImageTower, TextTower
-from sklearn_clipsid._clip._weights import remember_weights, resolve_encoder
+from sklearn_clipsid._clip._weights import (
+    local_files,
+    remember_weights,
+    resolve_encoder,
+    tokenizer_name,
+)
 
 _lock = threading.RLock()
 _towers: OrderedDict[tuple, Any] = OrderedDict()
+_used = False
 _forked_after_use = False
 
 
@@ -52,8 +58,8 @@ def get_image_tower(
         remember_weights(tower.weights_digest, model_name, pretrained)
         return tower
 
-    key = ("image", model_name, _identity(pretrained), precision, device)
-    return _get_or_build(key, build)
+    identity = _identity(model_name, pretrained)
+    return _get_or_build(("image", *identity, precision, device), build)
 
 
 def get_text_tower(
@@ -86,15 +92,26 @@ def get_text_tower(
             weights_dir=weights_dir,
             local_files_only=local_files_only,
         )
-        return TextTower(encoder, model_name, device)
+        return TextTower(encoder, tokenizer_name(model_name, pretrained), device)
 
-    return _get_or_build(("text", model_name, _identity(pretrained), device), build)
+    identity = _identity(model_name, pretrained)
+    return _get_or_build(("text", *identity, device), build)
 
 
 def resolve_device(device: str | None) -> str:
     """Name the torch device that `device` means on this machine."""
     import torch
 
+    if device not in ("auto", None, "cpu"):
+        try:
+            torch.empty(0, device=device)
+        # torch raises RuntimeError, AssertionError or NotImplementedError here.
+        except Exception as error:
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            raise ValueError(
+                f"Got device={device!r}, which torch cannot use on this machine "
+                f"({reason}); pass device='auto' or 'cpu'."
+            ) from error
     if device not in ("auto", None):
         return str(device)
     if torch.cuda.is_available():
@@ -110,23 +127,29 @@ def resolve_precision(precision: str, device: str) -> str:
         return precision
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    # Without tile registers bf16 gains little on a CPU and may lose.
-    if device == "cpu" and torch.cpu._is_amx_tile_supported():
-        return "bf16"
-    return "fp32"
+    # Without tile registers bf16 gains little on a CPU and may lose. The question is
+    # private to torch, and may move.
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return "bf16" if device == "cpu" and has_tiles() else "fp32"
 
 
-def _identity(pretrained: str) -> tuple:
-    """Tell a replaced checkpoint file from the one that was read."""
-    if not os.path.isfile(pretrained):
-        return (pretrained,)
-    stat = os.stat(pretrained)
-    return (os.path.abspath(pretrained), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+def _identity(model_name: str, pretrained: str) -> tuple:
+    """Tell replaced local files from those that were read."""
+    files = []
+    for path in local_files(model_name, pretrained):
+        if os.path.isfile(path):
+            stat = os.stat(path)
+            changes = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+            files.append((os.path.abspath(path), *changes))
+    return (model_name, pretrained, *files)
 
 
 def _get_or_build(key: tuple, build: Callable[[], Any]) -> Any:
+    global _used
     with _lock:
         if key not in _towers:
+            # Before building, as another thread may fork meanwhile.
+            _used = True
             tower = build()
             _towers[key] = tower
             while len(_towers) > max(1, _max_models()):
@@ -159,7 +182,7 @@ def _refuse_after_fork() -> None:
 def _forget_in_child() -> None:
     """Drop the parent's towers and locks, whose threads are gone after a fork."""
     global _lock, _forked_after_use
-    _forked_after_use = _forked_after_use or bool(_towers)
+    _forked_after_use = _used
     _lock = threading.RLock()
     _towers.clear()
 

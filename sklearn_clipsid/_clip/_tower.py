@@ -62,7 +62,21 @@ class ImageTower:
         """Matrix from pooled to projected features, (d_pooled, d_projected)."""
         self._check_vit("projection()")
         assert self._projection is not None
-        return self._projection
+        return self._projection.copy()
+
+    def check_features(self, features: str | int) -> None:
+        """Raise a ValueError when this tower has no such features.
+
+        Parameters
+        ----------
+        features : {"pooled", "projected", "blocks"} or int
+            Which features; see CLIPEmbedder.
+        """
+        if features == "projected":
+            return
+        self._check_vit(f"features={features!r}")
+        if not isinstance(features, str):
+            block_index(features, len(self._module.transformer.resblocks))
 
     def encode(self, pixels: Sequence[np.ndarray], features: str | int) -> np.ndarray:
         """Embed a batch.
@@ -101,7 +115,7 @@ class ImageTower:
         if features == "projected":
             out = self._module(x)
             return out[0] if isinstance(out, tuple) else out  # (n, d_projected)
-        self._check_vit(f"features={features!r}")
+        self.check_features(features)
         tower = self._module
         tokens = tower._embeds(x)  # (n, n_tokens, width)
         if features == "pooled":
@@ -110,7 +124,7 @@ class ImageTower:
         wanted = (
             range(n_blocks)
             if features == "blocks"
-            else [block_index(features, n_blocks)]
+            else [block_index(int(features), n_blocks)]
         )
         _, blocks = tower.transformer.forward_intermediates(
             tokens, indices=list(wanted), stop_early=True
@@ -138,14 +152,14 @@ class TextTower:
     encoder : Encoder
         What to build, and from which file.
 
-    model_name : str
+    tokenizer_name : str
         The name under which open_clip knows the tokenizer.
 
     device : str
         A torch device. Texts are always embedded in fp32: there are few of them.
     """
 
-    def __init__(self, encoder: Encoder, model_name: str, device: str) -> None:
+    def __init__(self, encoder: Encoder, tokenizer_name: str, device: str) -> None:
         import open_clip
         from open_clip.model import _build_text_tower
 
@@ -159,7 +173,7 @@ class TextTower:
         _load_strictly(tower, tensors, encoder, what="text tower")
         self.device = device
         self._module = tower.to(device).eval().requires_grad_(False)
-        self._tokenizer = open_clip.get_tokenizer(model_name)
+        self._tokenizer = open_clip.get_tokenizer(tokenizer_name)
 
     def encode(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
         """Embed texts in the joint space.
@@ -190,7 +204,7 @@ class TextTower:
 
 def block_index(block: int, n_blocks: int) -> int:
     """Turn a block counted from 1, or from the last as -1, into an index from 0."""
-    if block == 0 or not -n_blocks <= block <= n_blocks:
+    if isinstance(block, bool) or not 1 <= abs(block) <= n_blocks:
         raise ValueError(
             f"Got block {block} but expected 1 to {n_blocks}, or -1 to -{n_blocks} "
             "counted from the last block."

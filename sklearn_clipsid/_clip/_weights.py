@@ -13,13 +13,20 @@ from typing import Any
 from sklearn_clipsid._clip._checkpoint import read_metadata
 from sklearn_clipsid._clip._download import (
     CONFIG_NAME,
+    WEIGHTS_NAMES,
     download_tag,
     download_weights,
     hub_file,
     weights_in_folder,
 )
+from sklearn_clipsid._warn_user import warn_user
 
 SCHEMAS = ("hf-hub:", "local-dir:")
+# What open_clip's transforms can do, its own default first.
+KNOWN_PREPROCESSING = {
+    "interpolation": ("bicubic", "bilinear"),
+    "resize_mode": ("shortest", "longest", "squash"),
+}
 # Digest of an image tower -> where this process read it, so that a detector saved
 # without machine paths finds its encoder again (see persistence.load).
 _SEEN_WEIGHTS: dict[str, tuple[str, str]] = {}
@@ -135,12 +142,13 @@ def resolve_encoder(
     elif schema == "hf-hub:":
         repo = _schema_target(model_name, pretrained)
         path = download_weights(repo, "", weights_dir, local_files_only)
-    elif os.path.isfile(pretrained):
+    elif _is_local_file(name, pretrained):
         path = pretrained
         preprocess, quick_gelu = _declared_by_file(path, name)
     else:
         preprocess = _tag_config(name, pretrained)
-        quick_gelu = preprocess.get("quick_gelu", False)
+        # A tag that declares nothing was trained as its architecture's config says.
+        quick_gelu = preprocess.get("quick_gelu", quick_gelu)
         path = download_tag(preprocess, weights_dir, local_files_only)
     encoder = Encoder(
         name=name,
@@ -161,8 +169,35 @@ def _schema_of(model_name: str, pretrained: str) -> str | None:
 
 
 def _schema_target(model_name: str, pretrained: str) -> str:
-    named = model_name if model_name.startswith(SCHEMAS) else pretrained
-    return named.partition(":")[2]
+    """Return the folder or repository of a schema, or the plain model name."""
+    if model_name.startswith(SCHEMAS) or not pretrained.startswith(SCHEMAS):
+        return model_name.removeprefix(SCHEMAS[0]).removeprefix(SCHEMAS[1])
+    return pretrained.partition(":")[2]
+
+
+def _is_local_file(name: str, pretrained: str) -> bool:
+    import open_clip
+
+    # A file that happens to be called "openai" does not shadow the tag.
+    is_tag = bool(open_clip.get_pretrained_cfg(name, pretrained))
+    return not is_tag and os.path.isfile(pretrained)
+
+
+def local_files(model_name: str, pretrained: str) -> list[str]:
+    """List the local files that a model would be read from, there or not."""
+    schema = _schema_of(model_name, pretrained)
+    if schema == "local-dir:":
+        folder = Path(_schema_target(model_name, pretrained))
+        return [str(folder / name) for name in (CONFIG_NAME, *WEIGHTS_NAMES)]
+    if schema is None:
+        return [pretrained, os.path.join(os.path.dirname(pretrained), CONFIG_NAME)]
+    return []
+
+
+def tokenizer_name(model_name: str, pretrained: str) -> str:
+    """Return the name under which open_clip finds the tokenizer of a model."""
+    schema = _schema_of(model_name, pretrained)
+    return (schema or "") + _schema_target(model_name, pretrained)
 
 
 def _read_config(
@@ -190,9 +225,24 @@ def _read_config(
             )
     else:
         path = hub_file(target, CONFIG_NAME, weights_dir, local_files_only)
-    declared = json.loads(Path(path).read_text(encoding="utf-8"))
-    config = declared.get("model_cfg", declared)
-    return Path(target).name, config, declared.get("preprocess_cfg", {})
+    config, preprocess = _read_declared(path)
+    return Path(target).resolve().name, config, preprocess
+
+
+def _read_declared(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the architecture and the preprocessing that a config file declares."""
+    try:
+        declared = json.loads(Path(path).read_text(encoding="utf-8"))
+        config = declared.get("model_cfg", declared)
+        if not {"embed_dim", "vision_cfg"} <= config.keys():
+            raise KeyError("no embed_dim and vision_cfg")
+        return config, dict(declared.get("preprocess_cfg") or {})
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"Got {str(path)!r}, which is no model configuration ({error}), but "
+            "expected JSON with 'model_cfg' and 'preprocess_cfg'; copy it from the "
+            "model's repository again."
+        ) from error
 
 
 def _unknown(parameter: str, value: str, known: list[str]) -> str:
@@ -240,13 +290,19 @@ def _recipe(name: str, config: dict[str, Any], preprocess: dict[str, Any]) -> Re
                 "expected a square input; choose another model."
             )
         size = size[0]
-    preprocess = preprocess or _agreed_preprocessing(name)
+    preprocess = {**_agreed_preprocessing(name), **preprocess}
+    for field, known in KNOWN_PREPROCESSING.items():
+        if preprocess.setdefault(field, known[0]) not in known:
+            raise ValueError(
+                f"Got {name}, whose configuration says {field}={preprocess[field]!r}, "
+                f"but expected one of {', '.join(known)}; choose another model."
+            )
     return Recipe(
         size=int(size),
         mean=tuple(preprocess["mean"]),
         std=tuple(preprocess["std"]),
-        interpolation=preprocess.get("interpolation", "bicubic"),
-        geometry=preprocess.get("resize_mode", "shortest"),
+        interpolation=preprocess["interpolation"],
+        geometry=preprocess["resize_mode"],
         fill=int(preprocess.get("fill_color", 0)),
     )
 
@@ -276,9 +332,8 @@ def _declared_by_file(path: str, name: str) -> tuple[dict[str, Any], bool | None
 
     config_path = Path(path).with_name(CONFIG_NAME)
     if config_path.is_file():
-        declared = json.loads(config_path.read_text(encoding="utf-8"))
-        config = declared.get("model_cfg", declared)
-        return declared.get("preprocess_cfg", {}), config.get("quick_gelu", False)
+        config, preprocess = _read_declared(str(config_path))
+        return preprocess, config.get("quick_gelu", False)
     metadata = read_metadata(path)
     if "quick_gelu" in metadata:
         return {}, metadata["quick_gelu"].lower() == "true"
@@ -292,21 +347,18 @@ def _declared_by_file(path: str, name: str) -> tuple[dict[str, Any], bool | None
 
 
 def _refuse_other_activation(encoder: Encoder, pretrained: str) -> None:
-    import warnings
-
     import open_clip
 
     built = bool(encoder.config.get("quick_gelu", False))
     twin = encoder.name.removesuffix("-quickgelu") + ("" if built else "-quickgelu")
     if encoder.quick_gelu is None:
         if twin in open_clip.list_models():
-            warnings.warn(
+            warn_user(
                 f"The file {pretrained!r} does not say whether its weights were "
                 f"trained with QuickGELU; model_name={encoder.name!r} builds "
                 f"{'QuickGELU' if built else 'GELU'} and {twin!r} the other, and the "
                 "wrong one silently spoils every feature. Put the model's "
-                f"{CONFIG_NAME} beside the file to have it checked.",
-                stacklevel=2,
+                f"{CONFIG_NAME} beside the file to have it checked."
             )
     elif bool(encoder.quick_gelu) != built:
         raise ValueError(

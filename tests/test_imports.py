@@ -1,0 +1,133 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sklearn_clipsid
+
+PACKAGE = Path(sklearn_clipsid.__file__).parent
+
+# Imports point down, to a lower layer or within one subpackage.
+LAYERS = {
+    "_cross_entropy": 0,
+    "_finite_rows": 0,
+    "_groups": 0,
+    "_progress": 0,
+    "_training_rows": 0,
+    "_warn_user": 0,
+    "_adam": 1,
+    "_clip": 1,
+    "_embedding_cache": 1,
+    "_embedding_run": 2,
+    "_model_card": 2,
+    "_block_selector": 3,
+    "_clip_embedder": 3,
+    "_orthogonal_linear": 3,
+    "datasets": 3,
+    "metrics": 3,
+    "model_selection": 3,
+    "persistence": 4,
+    "__init__": 4,
+}
+# Slow to import, and needed by few: only _clip may name them.
+HEAVY = {
+    "PIL",
+    "huggingface_hub",
+    "open_clip",
+    "safetensors",
+    "timm",
+    "torch",
+    "torchvision",
+}
+# Imported inside functions, where they are needed.
+LAZY = HEAVY | {"matplotlib", "pandas", "skops", "tqdm"}
+SHAPELESS = {"base", "common", "helpers", "misc", "utils"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path):
+    """The top-level module or subpackage that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path):
+    """Yield (dotted name, whether it is imported with the module)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    postponed = {
+        id(node)
+        for scope in ast.walk(tree)
+        if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or (isinstance(scope, ast.If) and "TYPE_CHECKING" in ast.unparse(scope.test))
+        for node in ast.walk(scope)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield name, id(node) not in postponed
+
+
+def test_every_module_has_a_layer():
+    assert {part_of(path) for path in MODULES} == set(LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    importer = part_of(path)
+    for name, _ in imports_of(path):
+        top, *rest = name.split(".")
+        if top != "sklearn_clipsid":
+            continue
+        imported = rest[0] if rest[0] in LAYERS else "__init__"
+        if imported == importer and path.parent != PACKAGE:
+            continue  # within a subpackage
+        assert LAYERS[imported] < LAYERS[importer], f"{importer} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_late_and_by_one_layer(path):
+    for name, at_once in imports_of(path):
+        package = name.partition(".")[0]
+        if package in HEAVY:
+            assert part_of(path) == "_clip", f"{path.name} imports {name}"
+        assert not (at_once and package in LAZY), f"{path.name} imports {name} at once"
+
+
+def test_no_module_is_a_drawer_for_odds_and_ends():
+    names = {path.stem.strip("_") for path in MODULES}
+    names |= {part_of(path).strip("_") for path in MODULES}
+    assert not names & SHAPELESS
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    program = """
+import sys
+import sklearn, sklearn.base, sklearn.model_selection, sklearn.metrics
+import sklearn.utils.estimator_checks
+before = set(sys.modules)
+import sklearn_clipsid
+import sklearn_clipsid.datasets
+import sklearn_clipsid.metrics
+import sklearn_clipsid.model_selection
+import sklearn_clipsid.persistence
+sklearn_clipsid.CLIPEmbedder().get_params()
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    loaded = set(done.stdout.split())
+    assert "sklearn_clipsid" in loaded
+    assert not loaded & LAZY
