@@ -161,8 +161,9 @@ class OrthogonalLinearDetector(
     Sample weights act on the loss, the penalty and the feature scale as repetition
     does; batches are drawn from the distinct rows.
 
-    Single activations depend on the random start (mean absolute cosine .29 between matched
-    activations of two seeds in [1]_): read `coef_`, not single rows of `components_`.
+    Single activations depend on the random start (mean absolute cosine .29 between
+    matched activations of two seeds in [1]_): read `coef_`, not single rows of
+    `components_`.
 
     References
     ----------
