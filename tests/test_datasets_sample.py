@@ -78,7 +78,7 @@ def test_the_fingerprint_is_that_of_the_chosen_features(features):
     first = load_sample_embeddings(features=features).encoder
     assert first["features"] == features
     assert first["architecture"] == "ViT-B-16-quickgelu"
-    assert {"weights_digest", "resize", "image_size", "precision"} <= set(first)
+    assert {"weights", "resize", "image_size", "precision"} <= set(first)
     first["features"] = "changed by the user"
     assert load_sample_embeddings(features=features).encoder["features"] == features
 

@@ -23,6 +23,7 @@ SAMPLE_ENCODER: dict[str, str] = {
     "image_size": "224",
     "precision": "bf16",
     "apply_exif": "False",
+    "normalize": "False",
 }
 
 
