@@ -128,8 +128,8 @@ class CLIPEmbedder(
 
     References
     ----------
-    .. [1] M. Willi, M. Mathys, M. Graber, "Towards interpretable synthetic image
-       detection with CLIP", 2026, arXiv 2602.12381.
+    .. [1] M. Willi, M. Mathys, M. Graber, "Synthetic Image Detection with CLIP:
+       Understanding and Assessing Predictive Cues", 2026, arXiv 2602.12381.
 
     Examples
     --------

@@ -125,7 +125,7 @@ class EmbeddingRun:
         MEMO.put(self.key, list(self.pending), rows)
         for row, (_, indices) in zip(rows, self.pending.values()):
             self._store(n_images, indices, row)
-            progress.update(len(indices))
+        progress.update(sum(len(indices) for _, indices in self.pending.values()))
         self.pending = {}
 
     def _store(self, n_images, indices, row):

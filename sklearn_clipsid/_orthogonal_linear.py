@@ -30,10 +30,10 @@ from sklearn_clipsid._training_rows import split_for_early_stopping, weighted_ro
 
 # Mean norm of the features on which the published weight decay was chosen.
 PUBLISHED_ROW_NORM = 32.95
-# One batch an epoch leaves the head near its random start. Eight raise the AUC on the
-# rest of the packaged sample from .75 to .79 with 20 images, from .88 to .89 with 100,
-# and change nothing from 200 on (random rows, half of each class, mean of 8 draws).
-# From 449 training rows on this is the published schedule.
+# One batch an epoch leaves the head near its random start. Eight steps raise the AUC on
+# the rest of the packaged sample from .72 to .77 with 20 images and from .87 to .89
+# with 100, and change nothing with 400 (benchmarks/few_shot.py). From 449 training rows
+# on this is the published schedule.
 MIN_STEPS_PER_EPOCH = 8
 FLOATS = [np.float64, np.float32]
 DAMAGED = "the saved detector is damaged or was changed by hand."
@@ -167,8 +167,8 @@ class OrthogonalLinearDetector(
 
     References
     ----------
-    .. [1] M. Willi, M. Mathys, M. Graber, "Towards interpretable synthetic image
-       detection with CLIP", 2026, arXiv 2602.12381.
+    .. [1] M. Willi, M. Mathys, M. Graber, "Synthetic Image Detection with CLIP:
+       Understanding and Assessing Predictive Cues", 2026, arXiv 2602.12381.
 
     Examples
     --------

@@ -18,6 +18,8 @@ import numpy as np
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._model_card import package_versions, render_card
 
+__all__ = ["dump", "load", "TRUSTED_TYPES"]
+
 FORMAT = 1
 STAMP_NAME = "sklearn_clipsid.json"
 CARD_NAME = "README.md"
@@ -48,7 +50,8 @@ INSTEAD_OF_SEARCH = {
     "HalvingRandomSearchCV": "dump(search.best_estimator_, file)",
     "TunedThresholdClassifierCV": (
         "dump(FixedThresholdClassifier(FrozenEstimator(m.estimator_), "
-        "threshold=m.best_threshold_).fit(X, y), file)"
+        "threshold=m.best_threshold_, response_method=m.response_method).fit(X, y), "
+        "file)"
     ),
 }
 # Fitted arrays of scikit-learn's linear steps in which NaN can only be damage.

@@ -109,12 +109,16 @@ def test_predictions_survive_the_file_bit_for_bit(estimator, data):
 
 def test_a_frozen_detector_at_a_tuned_threshold_survives_the_file(data):
     X, y = data
-    tuned = TunedThresholdClassifierCV(DETECTOR, cv=2).fit(X, y)
+    tuned = TunedThresholdClassifierCV(
+        DETECTOR, cv=2, response_method="decision_function"
+    ).fit(X, y)
     with pytest.raises(TypeError, match=r"FixedThresholdClassifier\(FrozenEstimator"):
         dump(tuned, io.BytesIO())
     # What the message says to type:
     fixed = FixedThresholdClassifier(
-        FrozenEstimator(tuned.estimator_), threshold=tuned.best_threshold_
+        FrozenEstimator(tuned.estimator_),
+        threshold=tuned.best_threshold_,
+        response_method=tuned.response_method,
     ).fit(X, y)
     assert np.array_equal(load(io.BytesIO(dumped(fixed))).predict(X), tuned.predict(X))
 

@@ -18,6 +18,8 @@ def average_precision_by_generator(
 ):
     """Compute the average precision of each generator against photographs.
 
+    Each generator is ranked by itself, so that an easy one does not hide a hard one.
+
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)

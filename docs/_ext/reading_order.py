@@ -1,0 +1,21 @@
+"""Order the gallery as one would read it."""
+
+ORDER = [
+    "plot_quickstart.py",
+    "plot_photo_sources.py",
+    "plot_k_ablation.py",
+    "plot_calibration.py",
+    "plot_threshold.py",
+    "plot_persist.py",
+]
+
+
+class ReadingOrder:
+    """Sort examples by `ORDER`; those that it does not name come last."""
+
+    def __init__(self, src_dir):
+        self.src_dir = src_dir
+
+    def __call__(self, filename):
+        """Return the place of an example."""
+        return ORDER.index(filename) if filename in ORDER else len(ORDER)
