@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -64,6 +65,9 @@ def public_docstrings():
     return names
 
 
+EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+
+
 def code_of(page, language):
     """Return the code of a page in one language, every other line left empty."""
     lines, inside = [], False
@@ -104,11 +108,13 @@ def test_public_docstrings_are_complete(name, is_method):
     assert not errors
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if code_of(page, "pycon").strip()],
+    ids=lambda page: page.stem,
+)
 def test_sessions_on_a_page_print_what_they_say(page):
     sessions = code_of(page, "pycon")
-    if not sessions.strip():
-        pytest.skip("the page holds no session")
     # One namespace for the page, as later sessions use the names of earlier ones.
     test = doctest.DocTestParser().get_doctest(sessions, {}, page.name, str(page), 0)
     report = []
@@ -129,13 +135,20 @@ def test_every_example_has_a_place_in_the_gallery(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
     monkeypatch.delitem(sys.modules, "reading_order", raising=False)
     order = importlib.import_module("reading_order").ORDER
-    assert sorted(order) == [
-        path.name for path in sorted((ROOT / "examples").glob("plot_*.py"))
-    ]
+    assert sorted(order) == [path.name for path in EXAMPLES]
 
 
-@pytest.mark.parametrize(
-    "example", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_can_be_read_in_one_sitting(example):
     assert len(example.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run_without_a_warning(example, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib").use("Agg")
+    plt = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.chdir(tmp_path)  # where they write
+    try:
+        runpy.run_path(str(example))
+    finally:
+        plt.close("all")
