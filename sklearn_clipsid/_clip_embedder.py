@@ -78,11 +78,6 @@ class CLIPEmbedder(
     decode_threads : int or "auto", default="auto"
         Threads that decode images ahead of the forward pass.
 
-    cache_dir : None, default=None
-        Reserved for an embedding cache on disk. Without it, a memory of this process
-        holds the last 512 MiB of rows: 131,000 pooled ones of a ViT-L, 5,400 with all
-        blocks.
-
     weights_dir : str, default=None
         Where downloaded weights are kept; None for the hub's own folder.
 
@@ -123,6 +118,10 @@ class CLIPEmbedder(
     A row does not depend on the others in its batch beyond a cosine distance of 1e-5
     (fp32) or 5e-4 (bf16). In bf16 the residual stream stays in fp32.
 
+    The memory of known rows holds 512 MiB: 131,000 pooled rows of a ViT-L, 5,400 with
+    all its blocks. A run that exceeds it warns; embed such data once with `transform`
+    and cross-validate the detector on the array.
+
     At most ``SKLEARN_CLIPSID_MAX_MODELS`` (environment variable, default 2) models stay
     in memory.
 
@@ -155,7 +154,6 @@ class CLIPEmbedder(
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
-        "cache_dir": [None],
         "weights_dir": [str, os.PathLike, None],
         "apply_exif": ["boolean"],
         "local_files_only": ["boolean"],
@@ -175,7 +173,6 @@ class CLIPEmbedder(
         device="auto",
         batch_size=32,
         decode_threads="auto",
-        cache_dir=None,
         weights_dir=None,
         apply_exif=False,
         local_files_only=False,
@@ -191,7 +188,6 @@ class CLIPEmbedder(
         self.device = device
         self.batch_size = batch_size
         self.decode_threads = decode_threads
-        self.cache_dir = cache_dir
         self.weights_dir = weights_dir
         self.apply_exif = apply_exif
         self.local_files_only = local_files_only

@@ -32,9 +32,11 @@ def content_hash(source: bytes | np.ndarray) -> bytes:
     -------
     digest : bytes of length 20
     """
-    digest = hashlib.blake2b(digest_size=20)
+    # Encoded bytes never share a digest with pixels of the same bytes.
+    person = b"pixels" if isinstance(source, np.ndarray) else b"file"
+    digest = hashlib.blake2b(digest_size=20, person=person)
     if isinstance(source, np.ndarray):
-        digest.update(f"pixels {source.shape}".encode())
+        digest.update(f"{source.shape}".encode())
         source = np.ascontiguousarray(source)
     digest.update(source)
     return digest.digest()
@@ -46,7 +48,7 @@ class EmbeddingMemo:
     Parameters
     ----------
     max_bytes : int, default=MAX_BYTES
-        Rows beyond this are forgotten, oldest use first.
+        Room for rows; those of other encoders make way, oldest use first.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
@@ -88,7 +90,7 @@ class EmbeddingMemo:
                 self._rows.move_to_end((fingerprint, content))
             return row
 
-    def put(self, fingerprint: str, contents: list[bytes], rows: np.ndarray) -> None:
+    def put(self, fingerprint: str, contents: list[bytes], rows: np.ndarray) -> bool:
         """Store a batch of rows.
 
         Parameters
@@ -101,16 +103,36 @@ class EmbeddingMemo:
 
         rows : ndarray of shape (n_images, n_features)
             Their embeddings.
+
+        Returns
+        -------
+        fits : bool
+            Whether there was room for all.
         """
         with self._lock:
             for content, row in zip(contents, rows):
-                if (fingerprint, content) not in self._rows:
-                    # A copy, or one row would keep its whole batch in memory and
-                    # change with the caller's array.
-                    self._rows[fingerprint, content] = row.copy()
-                    self._bytes += row.nbytes
-            while self._bytes > self.max_bytes:
-                self._bytes -= self._rows.popitem(last=False)[1].nbytes
+                if (fingerprint, content) in self._rows:
+                    continue
+                if not self._make_room(fingerprint, row.nbytes):
+                    return False
+                # A copy, or one row would keep its whole batch in memory and change
+                # with the caller's array.
+                self._rows[fingerprint, content] = row.copy()
+                self._bytes += row.nbytes
+            return True
+
+    def _make_room(self, fingerprint: str, n_bytes: int) -> bool:
+        """Forget rows of other encoders, never of this one.
+
+        Repeated passes over more images than fit would find nothing if each new row
+        replaced the oldest; this way they find all that were kept.
+        """
+        while self._bytes + n_bytes > self.max_bytes:
+            oldest = next(iter(self._rows), None)
+            if oldest is None or oldest[0] == fingerprint:
+                return False
+            self._bytes -= self._rows.pop(oldest).nbytes
+        return True
 
     def hash_of_file(self, path: str) -> bytes | None:
         """Return the hash of a file that has not changed since it was hashed.
@@ -167,6 +189,7 @@ def _signature(path: str) -> tuple[Any, ...]:
         found.st_size,
         found.st_mtime_ns,
         found.st_ctime_ns,
+        found.st_dev,
         found.st_ino,
     )
 

@@ -29,6 +29,7 @@ class EmbeddingRun:
         self.key = hashlib.blake2b(described, digest_size=16).hexdigest()
         self.pending = {}  # content hash -> (pixels, [indices of images])
         self.rows = None
+        self.all_fit = True
 
     def embed(self, images, progress):
         """Return the embeddings of all images, in order."""
@@ -55,6 +56,13 @@ class EmbeddingRun:
         if failures:
             self._store(len(images), [index for index, _, _ in failures], np.nan)
             warn_user(_unreadable(failures))
+        if not self.all_fit:
+            warn_user(
+                f"The rows of these {len(images)} images exceed the "
+                f"{MEMO.max_bytes // 2**20} MiB that are remembered: another pass "
+                "embeds some of them again. Embed them once with transform() and "
+                "cross-validate the detector on the array."
+            )
         return self.rows
 
     def _embedded_since(self, content):
@@ -122,7 +130,7 @@ class EmbeddingRun:
                 f"{self.tower.precision!r}, whose numbers are too small for it; pass "
                 "precision='fp32' or 'bf16'."
             )
-        MEMO.put(self.key, list(self.pending), rows)
+        self.all_fit &= MEMO.put(self.key, list(self.pending), rows)
         for row, (_, indices) in zip(rows, self.pending.values()):
             self._store(n_images, indices, row)
         progress.update(sum(len(indices) for _, indices in self.pending.values()))
@@ -143,15 +151,17 @@ def check_same_encoder(fitted, fingerprint):
     """Refuse to embed with another encoder than a pipeline was fitted with."""
     # The name says where the weights came from: a tag, or a folder of another name
     # with the same weights and configuration.
+    if not fitted:
+        return
     changed = [
         key
-        for key in fitted
-        if key != "architecture" and fitted[key] != fingerprint.get(key)
+        for key in sorted(fitted.keys() | fingerprint.keys())
+        if key != "architecture" and fitted.get(key) != fingerprint.get(key)
     ]
     if not changed:
         return
     difference = ", ".join(
-        f"{key} {fingerprint.get(key)!r}, fitted with {fitted[key]!r}"
+        f"{key} {fingerprint.get(key)!r}, fitted with {fitted.get(key)!r}"
         for key in changed
     )
     if changed != ["precision"]:

@@ -34,6 +34,6 @@ def check_finite_rows(X, estimator):
     raise ValueError(
         f"Input X of {type(estimator).__name__} contains {kind} in {len(bad)} of "
         f"{len(X)} rows: {named}{more}. Rows of unreadable images "
-        "(CLIPEmbedder(on_error='nan')) are NaN; remove them together with their "
-        "labels and groups."
+        "(CLIPEmbedder(on_error='nan')) are NaN; leave them out, in fitting with "
+        "their labels and groups."
     )

@@ -55,7 +55,11 @@ def render_card(estimator: Any, stamp: dict[str, Any]) -> str:
         estimator,
         model_diagram=False,
         template={
-            title: "Load it with `sklearn_clipsid.persistence.load(file)`.",
+            title: (
+                "Load it with `sklearn_clipsid.persistence.load(file)`, and with "
+                "`pretrained=PATH` where the encoder was a local checkpoint. By this "
+                "package's convention 1 is synthetic and 0 is a photograph."
+            ),
             f"{title}/Encoder": encoders or "None: it takes embeddings.",
             f"{title}/Versions": versions,
             f"{title}/Limits": (

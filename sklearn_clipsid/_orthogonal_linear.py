@@ -406,7 +406,8 @@ class OrthogonalLinearDetector(
     def __setstate__(self, state):
         super().__setstate__(state)
         if {"components_", "coef_"} & vars(self).keys():
-            self._check_stored_arrays()
+            # Of the class: the state itself could hold that name.
+            type(self)._check_stored_arrays(self)
 
     @property
     def _n_features_out(self):
@@ -565,13 +566,27 @@ class OrthogonalLinearDetector(
 
     def _check_stored_arrays(self):
         """Refuse a state that no fit can have made, such as a tampered file."""
+        classes = np.asarray(getattr(self, "classes_", None))
+        scale = getattr(self, "feature_scale_", None)
+        is_scale = isinstance(scale, float) and 0 < scale < np.inf
+        if classes.ndim != 1 or not np.array_equal(np.unique(classes), classes):
+            raise ValueError(
+                f"Got classes_={classes!r} but expected sorted and distinct labels; "
+                f"{DAMAGED}"
+            )
+        if not is_scale or not {"n_components_", "n_features_in_"} <= vars(self).keys():
+            raise ValueError(
+                f"Got feature_scale_={scale!r} but expected a positive number beside "
+                f"n_components_ and n_features_in_; {DAMAGED}"
+            )
         names = ("components_", "activation_intercept_", "activation_weights_")
         expected = dict(zip((*names, "intercept_"), self._shapes()))
         expected["coef_"] = (expected["intercept_"][0], expected["components_"][1])
         for name, shape in expected.items():
-            array = np.asarray(getattr(self, name, None))
+            value = getattr(self, name, None)
+            array = np.asarray(value)
             finite = array.dtype == np.float64 and np.isfinite(array).all()
-            if array.shape != shape or not finite:
+            if value is not array or array.shape != shape or not finite:
                 raise ValueError(
                     f"Got {name} of shape {array.shape}, "
                     f"{'' if finite else 'not '}all finite, but expected finite "

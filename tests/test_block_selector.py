@@ -4,17 +4,11 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_clipsid import BlockSelector
 from sklearn_clipsid._block_selector import VIT_MEASURES
 
 X = np.arange(24.0).reshape(2, 12)  # 3 blocks of width 4
-
-
-@parametrize_with_checks([BlockSelector(n_blocks=1)])
-def test_the_selector_is_a_scikit_learn_transformer(estimator, check):
-    check(estimator)
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, -1, -2, -3])

@@ -158,7 +158,7 @@ FORKING = """
             try:
                 print(what, "rows", embedder.transform(paths).shape, flush=True)
             except RuntimeError as error:
-                quick = time.monotonic() - started < 2
+                quick = time.monotonic() - started < 30
                 print(what, "refused", quick, "loky" in str(error), flush=True)
             except BaseException:
                 traceback.print_exc()

@@ -458,7 +458,7 @@ def test_without_the_hub_the_error_comes_at_once(
     started = time.monotonic()
     with pytest.raises(ValueError, match=f"Could not get the file '{file}"):
         embedder.fit(["a.png"])
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def _hub_that_has(monkeypatch, held, error):

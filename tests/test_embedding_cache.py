@@ -51,17 +51,34 @@ def test_rows_are_copies(memo):
     assert row.base is None
 
 
-def test_the_bound_is_kept_and_the_oldest_use_is_forgotten_first():
+def test_rows_of_other_encoders_make_way_oldest_use_first():
     row_bytes = 4 * 10
     memo = EmbeddingMemo(max_bytes=3 * row_bytes)
+    rows = np.zeros((1, 10), dtype=np.float32)
     for k in range(3):
-        memo.put("encoder", [bytes([k])], np.full((1, 10), k, dtype=np.float32))
-    memo.get("encoder", bytes([0]))
-    memo.put("encoder", [bytes([3])], np.full((1, 10), 3, dtype=np.float32))
-    held = [k for k in range(4) if memo.get("encoder", bytes([k])) is not None]
-    assert held == [0, 2, 3]
-    memo.put("encoder", [bytes([0])], np.zeros((1, 10), dtype=np.float32))
-    assert memo._bytes == sum(r.nbytes for r in memo._rows.values()) == 3 * row_bytes
+        assert memo.put("old", [bytes([k])], rows)
+    memo.get("old", bytes([0]))
+    assert memo.put("new", [bytes([3])], rows)
+    assert [memo.get("old", bytes([k])) is not None for k in range(3)] == [
+        True,
+        False,
+        True,
+    ]
+    assert memo.get("new", bytes([3])) is not None
+
+
+def test_repeated_passes_over_too_many_images_find_those_that_were_kept():
+    memo = EmbeddingMemo(max_bytes=10 * 4 * 10)
+    rows = np.zeros((1, 10), dtype=np.float32)
+    for _ in range(2):
+        found = 0
+        for k in range(11):
+            if memo.get("encoder", bytes([k])) is None:
+                fits = memo.put("encoder", [bytes([k])], rows)
+            else:
+                found += 1
+    assert found == 10
+    assert not fits
 
 
 def test_a_row_larger_than_the_bound_is_not_kept():
@@ -223,7 +240,8 @@ def test_a_memory_too_small_for_anything_costs_only_time(
     expected = embedder.transform(image_files)
     fresh_memo.clear()
     monkeypatch.setattr(fresh_memo, "max_bytes", 0)
-    rows = embedder.transform([*image_files, *image_files])
+    with pytest.warns(UserWarning, match="18 images exceed the 0 MiB"):
+        rows = embedder.transform([*image_files, *image_files])
     np.testing.assert_allclose(rows, np.vstack([expected, expected]), atol=1e-5)
 
 

@@ -41,7 +41,10 @@ def main() -> None:
     options = parse_arguments()
     OUT.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    on_images = run_on_images(options)
+    try:
+        on_images = run_on_images(options)
+    except (ValueError, OSError) as error:  # about the images or the encoder
+        sys.exit(f"\nThe demo cannot go on: {error}")
     on_embeddings = run_on_embeddings()
     figure = draw(on_images, on_embeddings)
     print(f"\nFigure: {shown(figure)}")
@@ -60,6 +63,8 @@ def parse_arguments() -> argparse.Namespace:
 def run_on_images(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Search k on images, save the best detector, and score three images with it."""
     data = at_most(MAX_IMAGES, images_of(options.images))
+    if all(splits_or_none(data, by_source) is None for by_source in (False, True)):
+        raise ValueError("no split is possible with these images, as said above.")
     embedder = CLIPEmbedder(
         options.model_name, options.pretrained or str(ENCODER), precision="auto"
     )
@@ -67,15 +72,18 @@ def run_on_images(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         f"Embedding {len(data.data)} images with {options.model_name} "
         f"({options.pretrained or 'the demo encoder'}); each one once"
     )
-    embedder.set_params(verbose=True).fit_transform(data.data)
+    readable = np.isfinite(
+        embedder.set_params(verbose=True, on_error="nan").fit_transform(data.data)
+    ).all(axis=1)
+    data = rows_of(data, readable)
     pipe = make_pipeline(
-        embedder.set_params(verbose=False), OrthogonalLinearDetector(random_state=0)
+        embedder.set_params(verbose=False, on_error="raise"),
+        OrthogonalLinearDetector(random_state=0),
     )
-    groups = np.column_stack([data.generator, data.pair_id])
     announce("A. Image paths in, a detector out: leave one generator out, by k")
     rows, per_generator, best = {}, {}, None
     for chosen, by_source in PHOTOGRAPHS.items():
-        splits = splits_or_none(data.data, data.target, groups, by_source)
+        splits = splits_or_none(data, by_source)
         if splits is None:
             continue
         search = GridSearchCV(
@@ -86,17 +94,14 @@ def run_on_images(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             refit="AP",
         ).fit(data.data, data.target)
         for i, k in enumerate(COMPONENTS):
-            scores = {
+            rows.setdefault(f"orthogonal, k = {k}", {})[chosen] = {
                 name: search.cv_results_[f"mean_test_{name}"][i] for name in SCORING
             }
-            rows.setdefault(f"orthogonal, k = {k}", {})[chosen] = scores
         best = best or search
         per_generator[chosen] = scores_by_generator(
             data, splits, search.cv_results_, COMPONENTS.index(SHOWN)
         )
         rows.setdefault("(share of synthetic)", {})[chosen] = share(data.target, splits)
-    if best is None:
-        sys.exit("No split is possible: see the reason above.")
     print_table(rows)
     save_and_score(best.best_estimator_, embedder.pretrained, data)
     return per_generator
@@ -120,7 +125,12 @@ def run_on_embeddings() -> dict[str, dict[str, float]]:
     rows, per_generator = {}, {}
     with tqdm(total=2 * len(models), unit="model", leave=False) as bar:
         for chosen, by_source in PHOTOGRAPHS.items():
-            splits = splits_or_none(data.data, data.target, data.generator, by_source)
+            # Without pairs, as published: scores are those of the README's table.
+            splits = list(
+                LeaveOneGeneratorOut(hold_out_real_source=by_source).split(
+                    data.data, data.target, data.generator
+                )
+            )
             for name, model in models.items():
                 bar.set_description(f"{name}, photographs {chosen}")
                 scores = cross_validate(
@@ -159,7 +169,7 @@ def at_most(n: int, data):
     if len(data.data) <= n:
         return data
     rng = np.random.default_rng(0)
-    names = np.unique(data.generator)
+    names = np.unique(data.generator)[:n]
     print(
         f"{len(data.data)} images found: drawing at most {n // len(names)} of each of "
         f"{len(names)} generators and photo sources."
@@ -168,17 +178,22 @@ def at_most(n: int, data):
         rng.permutation(np.flatnonzero(data.generator == name))[: n // len(names)]
         for name in names
     ]
-    rows = np.sort(np.concatenate(kept))
+    return rows_of(data, np.sort(np.concatenate(kept)))
+
+
+def rows_of(data, rows):
+    """Keep some of the images."""
     for key in ("data", "target", "generator", "pair_id"):
         data[key] = data[key][rows]
     return data
 
 
-def splits_or_none(X, y, groups, by_source: bool):
+def splits_or_none(data, by_source: bool):
     """Return the splits, or say why this kind is not possible."""
     splitter = LeaveOneGeneratorOut(hold_out_real_source=by_source)
+    groups = np.column_stack([data.generator, data.pair_id])
     try:
-        return list(splitter.split(X, y, groups))
+        return list(splitter.split(data.data, data.target, groups))
     except ValueError as error:
         kind = "by source" if by_source else "at random"
         print(f"No split with photographs {kind}: {error}")
@@ -207,14 +222,14 @@ def save_and_score(detector, pretrained: str, data) -> None:
         f"\nSaved the best pipeline: {shown(path)} ({path.stat().st_size / 1e3:.0f} kB)"
     )
     loaded = load(path, pretrained=pretrained)
-    chosen = [
-        np.flatnonzero(data.generator == name)[0] for name in np.unique(data.generator)
-    ][:3]
+    synthetic = np.flatnonzero(data.target == 1)
+    chosen = [np.flatnonzero(data.target == 0)[0], synthetic[0], synthetic[-1]]
     print("Loaded it again; scores of three images that it was fitted on:")
     probabilities = loaded.predict_proba(list(data.data[chosen]))[:, 1]
     for i, p in zip(chosen, probabilities):
+        kind = "synthetic" if data.target[i] else "photograph"
         name = Path(data.data[i]).name
-        print(f"  P(synthetic) = {p:.3f}  {data.generator[i]:<20}  {name}")
+        print(f"  P(synthetic) = {p:.3f}  {kind}, {data.generator[i]:<20}  {name}")
 
 
 def print_table(rows: dict[str, dict[str, dict[str, float]]]) -> None:
@@ -272,7 +287,13 @@ def draw(on_images, on_embeddings) -> Path:
         ax.grid(axis="y", color="0.9")
         ax.set_title(f"k = {SHOWN} on {title}", loc="left", fontsize=10)
         ax.margins(y=0.1)
-    axes[0].legend(title="photographs", loc="best", fontsize=8, title_fontsize=8)
+    figure.legend(
+        *axes[1].get_legend_handles_labels(),
+        title="photographs",
+        loc="outside lower left",
+        fontsize=8,
+        title_fontsize=8,
+    )
     axes[1].set_xlabel("AUC on the held-out generator (dotted: chance)")
     path = OUT / "per_generator.png"
     figure.savefig(path, dpi=150)

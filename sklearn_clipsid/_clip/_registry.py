@@ -55,7 +55,9 @@ def get_image_tower(
             local_files_only=local_files_only,
         )
         tower = ImageTower(encoder, device, precision)
-        remember_weights(tower.weights_digest, model_name, pretrained)
+        remember_weights(
+            tower.weights_digest, encoder.config_digest(), model_name, pretrained
+        )
         return tower
 
     identity = _identity(model_name, pretrained)

@@ -27,9 +27,9 @@ KNOWN_PREPROCESSING = {
     "interpolation": ("bicubic", "bilinear"),
     "resize_mode": ("shortest", "longest", "squash"),
 }
-# Digest of an image tower -> where this process read it, so that a detector saved
-# without machine paths finds its encoder again (see persistence.load).
-_SEEN_WEIGHTS: dict[str, tuple[str, str]] = {}
+# Digests of weights and configuration -> where this process read them, so that a
+# detector saved without machine paths finds its encoder again (see persistence.load).
+_SEEN_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {}
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,38 @@ class Encoder:
 
     def config_digest(self) -> str:
         """Digest of what, beside the weights, decides the numbers."""
+        from open_clip.model import CLIPVisionCfg
+
+        # Settings at their default are left out, so that neither a new one in
+        # open_clip nor one that is spelled out makes another encoder.
+        defaults = vars(CLIPVisionCfg()) | {"timm_model_pretrained": None}
+        vision = {
+            key: value
+            for key, value in self.config["vision_cfg"].items()
+            if key != "timm_model_pretrained" and value != defaults.get(key)
+        }
+        recipe = self.recipe
         described = {
             "embed_dim": self.config["embed_dim"],
-            "vision_cfg": self.config["vision_cfg"],
+            "vision_cfg": vision,
             "quick_gelu": bool(self.config.get("quick_gelu", False)),
-            "recipe": [self.recipe.size, *self.recipe.mean, *self.recipe.std],
-            "resize": [self.recipe.interpolation, self.recipe.geometry],
+            "recipe": [recipe.size, *recipe.mean, *recipe.std],
+            "resize": [recipe.interpolation, recipe.geometry, recipe.fill],
         }
         text = json.dumps(described, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def known_weights(digest: str) -> tuple[str, str] | None:
-    """Return (model_name, pretrained) of weights read earlier in this process."""
-    return _SEEN_WEIGHTS.get(digest)
+def known_weights(weights: str, config: str) -> tuple[str, str] | None:
+    """Return (model_name, pretrained) of an encoder built earlier in this process."""
+    return _SEEN_WEIGHTS.get((weights, config))
 
 
-def remember_weights(digest: str, model_name: str, pretrained: str) -> None:
-    """Note where the weights of this digest were read."""
-    _SEEN_WEIGHTS[digest] = (model_name, pretrained)
+def remember_weights(
+    weights: str, config: str, model_name: str, pretrained: str
+) -> None:
+    """Note where the weights and configuration of these digests were read."""
+    _SEEN_WEIGHTS[weights, config] = (model_name, pretrained)
 
 
 def feature_widths(
@@ -261,6 +274,12 @@ def _tag_config(name: str, pretrained: str) -> dict[str, Any]:
     found = open_clip.get_pretrained_cfg(name, pretrained)
     if found:
         return found
+    if os.path.isdir(pretrained):
+        raise ValueError(
+            f"Got pretrained={pretrained!r}, which is a folder, but expected a file or "
+            f"a tag; pass the checkpoint in it, or 'local-dir:{pretrained}' if "
+            f"{CONFIG_NAME} lies beside it."
+        )
     if any(c in pretrained for c in "/\\") or Path(pretrained).suffix in (
         ".pt",
         ".pth",

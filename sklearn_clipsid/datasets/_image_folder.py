@@ -256,12 +256,14 @@ def _check_labels(
         )
     unlabelled = [name for name, found in zip(names, labels) if not found]
     if unlabelled:
+        manifests = sorted(path.name for path in root.glob("*.csv"))
+        hint = f" The folder holds {manifests[0]!r}: pass that file." * bool(manifests)
         raise ValueError(
             f"Got {len(unlabelled)} of {len(names)} images in {str(root)!r} outside of "
             f"any label folder ({first_few(_quoted(unlabelled))}) but expected the "
             f"layout {layout!r} with label folders named as in "
             f"{known_labels(cells=False)}; rename the folders, pass another root or "
-            "layout, or write a manifest with the columns path,label,generator."
+            f"layout, or write a manifest with the columns path,label,generator.{hint}"
         )
 
 

@@ -17,7 +17,7 @@ _FEATURES = ("pooled", "projected")
 # behind an encoder with this fingerprint.
 SAMPLE_ENCODER: dict[str, str] = {
     "architecture": "ViT-B-16-quickgelu",
-    "config": "cdc9a81dd6ae1e89",
+    "config": "1d4f448db5c69afe",
     "weights": "4c1cde252ba91dec73944ba439c5ce36",
     "resize": "model",
     "image_size": "224",
