@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sklearn_clipsid import CLIPEmbedder
 from sklearn_clipsid._clip import get_image_tower, known_weights
-from sklearn_clipsid._clip._weights import resolve_encoder
+from sklearn_clipsid._clip._weights import Encoder, Recipe, resolve_encoder
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
@@ -147,7 +147,8 @@ def test_every_form_of_the_same_weights_is_the_same_encoder(
     for path in _variants(tensors, tmp_path):
         tower = get_image_tower(tiny_name, path)
         assert tower.weights_digest == digest, path
-        assert known_weights(digest) == (tiny_name, path)
+        config = tower.encoder.config_digest()
+        assert known_weights(digest, config) == (tiny_name, path)
         fresh_memo.clear()
         rows = CLIPEmbedder(tiny_name, path).transform([PIXELS])
         # A bare file does not bring the folder's mean and standard deviation.
@@ -502,3 +503,40 @@ def test_a_hub_folder_brings_its_configuration(monkeypatch, tiny_clip, fresh_mem
     fresh_memo.clear()
     expected = CLIPEmbedder(pretrained=tiny_clip).transform([PIXELS])
     np.testing.assert_array_equal(rows, expected)
+
+
+# What decides the numbers ------------------------------------------------------------
+
+
+def an_encoder(quick_gelu=False, vision_cfg=None, **recipe):
+    recipe = {"size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3} | recipe
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": vision | (vision_cfg or {}),
+        "quick_gelu": quick_gelu,
+    }
+    return Encoder("tiny", config, Recipe(**recipe), "unused", quick_gelu)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": (0.4, 0.5, 0.5)},
+        {"std": (0.5, 0.5, 0.4)},
+        {"size": 64},
+        {"interpolation": "bilinear"},
+        {"geometry": "longest"},
+        {"fill": 255},
+        {"quick_gelu": True},
+        {"vision_cfg": {"patch_size": 16}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_changes_the_numbers_changes_the_digest(change):
+    assert an_encoder(**change).config_digest() != an_encoder().config_digest()
+
+
+def test_a_default_that_is_spelled_out_is_the_same_encoder():
+    spelled = an_encoder(vision_cfg={"patch_dropout": 0.0, "output_tokens": False})
+    assert spelled.config_digest() == an_encoder().config_digest()

@@ -290,7 +290,8 @@ def draw(on_images, on_embeddings) -> Path:
     figure.legend(
         *axes[1].get_legend_handles_labels(),
         title="photographs",
-        loc="outside lower left",
+        loc="outside upper right",
+        ncols=2,
         fontsize=8,
         title_fontsize=8,
     )
