@@ -586,7 +586,7 @@ class OrthogonalLinearDetector(
             value = getattr(self, name, None)
             array = np.asarray(value)
             finite = array.dtype == np.float64 and np.isfinite(array).all()
-            if value is not array or array.shape != shape or not finite:
+            if not isinstance(value, np.ndarray) or array.shape != shape or not finite:
                 raise ValueError(
                     f"Got {name} of shape {array.shape}, "
                     f"{'' if finite else 'not '}all finite, but expected finite "

@@ -79,7 +79,8 @@ def dump(estimator: Any, file: str | os.PathLike | BinaryIO) -> None:
 
     Examples
     --------
-    >>>     >>> from sklearn_clipsid import OrthogonalLinearDetector
+    >>> import io
+    >>> from sklearn_clipsid import OrthogonalLinearDetector
     >>> from sklearn_clipsid.datasets import load_sample_embeddings
     >>> from sklearn_clipsid.persistence import dump, load
     >>> X, y = load_sample_embeddings(return_X_y=True)

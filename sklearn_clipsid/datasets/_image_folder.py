@@ -257,7 +257,7 @@ def _check_labels(
     unlabelled = [name for name, found in zip(names, labels) if not found]
     if unlabelled:
         manifests = sorted(path.name for path in root.glob("*.csv"))
-        hint = f" The folder holds {manifests[0]!r}: pass that file." * bool(manifests)
+        hint = f" The folder holds {manifests[0]!r}: pass it." if manifests else ""
         raise ValueError(
             f"Got {len(unlabelled)} of {len(names)} images in {str(root)!r} outside of "
             f"any label folder ({first_few(_quoted(unlabelled))}) but expected the "
