@@ -540,3 +540,8 @@ def test_what_changes_the_numbers_changes_the_digest(change):
 def test_a_default_that_is_spelled_out_is_the_same_encoder():
     spelled = an_encoder(vision_cfg={"patch_dropout": 0.0, "output_tokens": False})
     assert spelled.config_digest() == an_encoder().config_digest()
+
+
+def test_a_folder_of_weights_is_pointed_to_its_file(tiny_name, tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder.*pass the checkpoint in it"):
+        CLIPEmbedder(tiny_name, str(tmp_path)).fit(["not read"])

@@ -346,3 +346,11 @@ def test_the_shared_images_load_from_their_manifest(shared_images):
     )
     np.testing.assert_array_equal(images.target, [int(r["label"]) for r in expected])
     np.testing.assert_array_equal(images.pair_id, [r["pair_id"] for r in expected])
+
+
+def test_a_manifest_in_a_folder_without_labels_is_pointed_out(tmp_path):
+    (tmp_path / "GAN").mkdir()
+    (tmp_path / "GAN" / "a.png").touch()
+    (tmp_path / "list.csv").write_text("path,label,generator\n")
+    with pytest.raises(ValueError, match=r"holds 'list\.csv': pass it"):
+        load_image_folder(tmp_path)
