@@ -10,6 +10,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklearn_clipsid._block_index import block_index
+
 # (blocks, width) of the ViT image towers that open_clip knows; their products differ,
 # so that the width of concatenated blocks tells which tower made them.
 VIT_MEASURES = (
@@ -148,14 +150,9 @@ class BlockSelector(TransformerMixin, BaseEstimator):
         return tags
 
     def _columns(self):
-        # Checked at each use, as a slice beyond the last block would be empty.
-        if not 1 <= abs(self.block) <= self.n_blocks_:
-            raise ValueError(
-                f"Got block={self.block} but expected 1 to {self.n_blocks_}, or -1 to "
-                f"-{self.n_blocks_} counted from the last block."
-            )
         width = self.n_features_in_ // self.n_blocks_
-        index = self.block - 1 if self.block > 0 else self.n_blocks_ + self.block
+        # Checked at each use, as a slice beyond the last block would be empty.
+        index = block_index(self.block, self.n_blocks_, called="block=")
         return slice(index * width, (index + 1) * width)
 
     def _recognise(self, n_features):

@@ -42,16 +42,16 @@ class EmbeddingRun:
                     raise ValueError(_unreadable([(index, images[index], error)]))
                 failures.append((index, images[index], error))
                 progress.update()
-            elif row is not None:
+                continue
+            if row is None:
+                row = self._embedded_since(content)
+            if row is not None:
                 self._store(len(images), [index], row)
                 progress.update()
-            elif (row := self._embedded_since(content)) is not None:
-                self._store(len(images), [index], row)
-                progress.update()
-            else:
-                self.pending.setdefault(content, (pixels, []))[1].append(index)
-                if len(self.pending) == self.embedder.batch_size:
-                    self._flush(len(images), progress)
+                continue
+            self.pending.setdefault(content, (pixels, []))[1].append(index)
+            if len(self.pending) == self.embedder.batch_size:
+                self._flush(len(images), progress)
         self._flush(len(images), progress)
         if failures:
             self._store(len(images), [index for index, _, _ in failures], np.nan)
@@ -149,10 +149,10 @@ class EmbeddingRun:
 
 def check_same_encoder(fitted, fingerprint):
     """Refuse to embed with another encoder than a pipeline was fitted with."""
-    # The name says where the weights came from: a tag, or a folder of another name
-    # with the same weights and configuration.
     if not fitted:
         return
+    # The name says where the weights came from: a tag, or a folder of another name
+    # with the same weights and configuration.
     changed = [
         key
         for key in sorted(fitted.keys() | fingerprint.keys())

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sklearn_clipsid._first_few import first_few
+
 MAX_NAMED = 20
 
 
@@ -29,11 +31,10 @@ def check_finite_rows(X, estimator):
     if not len(bad):
         return
     kind = "NaN" if np.isnan(X[bad]).any() else "infinity"
-    named = ", ".join(map(str, bad[:MAX_NAMED]))
-    more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+    named = first_few([str(row) for row in bad], MAX_NAMED)
     raise ValueError(
         f"Input X of {type(estimator).__name__} contains {kind} in {len(bad)} of "
-        f"{len(X)} rows: {named}{more}. Rows of unreadable images "
+        f"{len(X)} rows: {named}. Rows of unreadable images "
         "(CLIPEmbedder(on_error='nan')) are NaN; leave them out, in fitting with "
         "their labels and groups."
     )

@@ -103,16 +103,25 @@ def check_part(part: Any, name: str) -> None:
                 f"{where}.coef_ has {coef.shape[1]} columns for {n_features} features; "
                 f"{DAMAGED}."
             )
-    if type(part).__name__ == "CLIPEmbedder":
-        _check_fingerprint(state.get("fingerprint_"), where)
 
 
-def _check_fingerprint(fingerprint: Any, where: str) -> None:
+def check_fingerprint(embedder: Any, name: str) -> None:
+    """Refuse an embedder that does not say which encoder it was fitted with.
+
+    Parameters
+    ----------
+    embedder : CLIPEmbedder
+        From a file.
+
+    name : str
+        What to call the file in messages.
+    """
+    fingerprint = vars(embedder).get("fingerprint_")
     if not isinstance(fingerprint, dict) or not (
         fingerprint.keys() == FINGERPRINT_KEYS
         and all(isinstance(value, str) for value in fingerprint.values())
     ):
         raise ValueError(
-            f"{where}.fingerprint_ does not describe an encoder "
+            f"Got {name}, whose CLIPEmbedder.fingerprint_ does not describe an encoder "
             f"({fingerprint!r:.100}); {DAMAGED}."
         )

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._detector_archive import check_archive, check_stamp, with_stamp
-from sklearn_clipsid._loaded_parts import check_part, parts_of
+from sklearn_clipsid._loaded_parts import check_fingerprint, check_part, parts_of
 
 __all__ = ["dump", "load", "TRUSTED_TYPES"]
 
@@ -197,6 +197,7 @@ def load(
         check_part(part, name)
         _leave_machine_behind(part)
         if isinstance(part, CLIPEmbedder):
+            check_fingerprint(part, name)
             _place_embedder(part, pretrained, allow_other_weights)
     return estimator
 

@@ -11,8 +11,10 @@ PACKAGE = Path(sklearn_clipsid.__file__).parent
 
 # Imports point down, to a lower layer or within one subpackage.
 LAYERS = {
+    "_block_index": 0,
     "_cross_entropy": 0,
-    "_finite_rows": 0,
+    "_first_few": 0,
+    "_finite_rows": 1,
     "_groups": 0,
     "_progress": 0,
     "_training_rows": 0,

@@ -209,19 +209,25 @@ def test_the_terms_of_the_loss_equal_those_of_the_reference(oracles, name):
     np.testing.assert_allclose(cross_entropy, expected, atol=1e-5)
 
 
+# What is left of the recipe without what it adds to logistic regression.
+LOGISTIC_LIMIT = {
+    "ortho_weight": 0,
+    "alpha": 0,
+    "label_smoothing": 0,
+    "learning_rate_init": 0.02,
+    "scale_features": None,
+    "max_iter": 200,
+    **SINGLE_BATCH,
+}
+
+
 def test_without_penalty_smoothing_and_decay_one_activation_is_logistic_regression(
     blobs,
 ):
     X, y = blobs
     detector = OrthogonalLinearDetector(
         1,
-        ortho_weight=0,
-        alpha=0,
-        label_smoothing=0,
-        learning_rate_init=0.02,
-        scale_features=None,
-        max_iter=200,
-        **SINGLE_BATCH,
+        **LOGISTIC_LIMIT,
     ).fit(X, y)
     probe = LogisticRegression(C=np.inf).fit(X, y)
     np.testing.assert_allclose(detector.coef_, probe.coef_, atol=1e-3)
@@ -232,13 +238,7 @@ def test_several_classes_without_penalty_are_multinomial_logistic_regression():
     X, y = make_blobs(3)
     detector = OrthogonalLinearDetector(
         3,
-        ortho_weight=0,
-        alpha=0,
-        label_smoothing=0,
-        learning_rate_init=0.02,
-        scale_features=None,
-        max_iter=200,
-        **SINGLE_BATCH,
+        **LOGISTIC_LIMIT,
     ).fit(X, y)
     probe = LogisticRegression(C=np.inf).fit(X, y)
     np.testing.assert_allclose(

@@ -63,8 +63,7 @@ def parse_arguments() -> argparse.Namespace:
 def run_on_images(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Search k on images, save the best detector, and score three images with it."""
     data = at_most(MAX_IMAGES, images_of(options.images))
-    if all(splits_or_none(data, by_source) is None for by_source in (False, True)):
-        raise ValueError("no split is possible with these images, as said above.")
+    possible = possible_splits(data)
     embedder = CLIPEmbedder(
         options.model_name, options.pretrained or str(ENCODER), precision="auto"
     )
@@ -75,17 +74,16 @@ def run_on_images(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     readable = np.isfinite(
         embedder.set_params(verbose=True, on_error="nan").fit_transform(data.data)
     ).all(axis=1)
-    data = rows_of(data, readable)
+    if not readable.all():
+        data = rows_of(data, readable)
+        possible = possible_splits(data)
     pipe = make_pipeline(
         embedder.set_params(verbose=False, on_error="raise"),
         OrthogonalLinearDetector(random_state=0),
     )
     announce("A. Image paths in, a detector out: leave one generator out, by k")
     rows, per_generator, best = {}, {}, None
-    for chosen, by_source in PHOTOGRAPHS.items():
-        splits = splits_or_none(data, by_source)
-        if splits is None:
-            continue
+    for chosen, splits in possible.items():
         search = GridSearchCV(
             pipe,
             {"orthogonallineardetector__n_components": COMPONENTS},
@@ -188,16 +186,19 @@ def rows_of(data, rows):
     return data
 
 
-def splits_or_none(data, by_source: bool):
-    """Return the splits, or say why this kind is not possible."""
-    splitter = LeaveOneGeneratorOut(hold_out_real_source=by_source)
+def possible_splits(data) -> dict:
+    """Return the splits that are possible, and say why another is not."""
     groups = np.column_stack([data.generator, data.pair_id])
-    try:
-        return list(splitter.split(data.data, data.target, groups))
-    except ValueError as error:
-        kind = "by source" if by_source else "at random"
-        print(f"No split with photographs {kind}: {error}")
-        return None
+    possible = {}
+    for chosen, by_source in PHOTOGRAPHS.items():
+        splitter = LeaveOneGeneratorOut(hold_out_real_source=by_source)
+        try:
+            possible[chosen] = list(splitter.split(data.data, data.target, groups))
+        except ValueError as error:
+            print(f"No split with photographs {chosen}: {error}")
+    if not possible:
+        raise ValueError("no split is possible with these images, as said above.")
+    return possible
 
 
 def scores_by_generator(data, splits, results, index: int) -> dict[str, float]:

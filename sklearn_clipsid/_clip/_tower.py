@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_clipsid._block_index import block_index
 from sklearn_clipsid._clip._checkpoint import image_tensors, text_tensors
 from sklearn_clipsid._clip._weights import Encoder
 
@@ -200,16 +201,6 @@ class TextTower:
                 out = out[0] if isinstance(out, tuple) else out
                 rows.append(out.float().cpu().numpy())
         return np.concatenate(rows)  # (n_texts, d_projected)
-
-
-def block_index(block: int, n_blocks: int) -> int:
-    """Turn a block counted from 1, or from the last as -1, into an index from 0."""
-    if isinstance(block, bool) or not 1 <= abs(block) <= n_blocks:
-        raise ValueError(
-            f"Got block {block} but expected 1 to {n_blocks}, or -1 to -{n_blocks} "
-            "counted from the last block."
-        )
-    return block - 1 if block > 0 else n_blocks + block
 
 
 def _digest(tensors: dict[str, Any]) -> str:

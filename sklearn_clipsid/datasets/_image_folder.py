@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from sklearn_clipsid.datasets._first_few import first_few
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid.datasets._image_files import IMAGE_SUFFIXES, list_image_files
 from sklearn_clipsid.datasets._label_words import (
     TARGET_NAMES,

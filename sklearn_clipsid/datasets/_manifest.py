@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sklearn_clipsid.datasets._first_few import first_few
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid.datasets._label_words import cell_label, known_labels
 
 # Columns that identify a manifest: ours, grip-unina's and OpenFake's.

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from sklearn_clipsid.datasets._first_few import first_few
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid.datasets._image_folder import load_image_folder
 from sklearn_clipsid.datasets._procedural_images import (
     CAMERAS,
