@@ -12,12 +12,17 @@ from sklearn.base import (
 )
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sklearn_clipsid._embedding_run import (
-    EmbeddingRun,
-    as_images,
+from sklearn_clipsid._embedding_memo import MEMO, CacheInfo, EmbeddingMemo
+from sklearn_clipsid._embedding_run import EmbeddingRun
+from sklearn_clipsid._image_sequence import as_images, describe_unreadable
+from sklearn_clipsid._lazy_encoder import (
+    EncoderChangedError,
+    LazyEncoder,
     check_same_encoder,
+    recall_encoder,
 )
 from sklearn_clipsid._progress import CallbackSupportMixin, RowProgress, with_callbacks
+from sklearn_clipsid._warn_user import warn_user
 
 
 class CLIPEmbedder(
@@ -77,6 +82,10 @@ class CLIPEmbedder(
 
     decode_threads : int or "auto", default="auto"
         Threads that decode images ahead of the forward pass.
+
+    cache_dir : str or PathLike, default=None
+        Folder on a local disk in which embeddings are kept, for later runs and for
+        other processes. None remembers them in the memory of the process alone.
 
     weights_dir : str, default=None
         Where downloaded weights are kept; None for the hub's own folder.
@@ -154,6 +163,7 @@ class CLIPEmbedder(
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
+        "cache_dir": [str, os.PathLike, None],
         "weights_dir": [str, os.PathLike, None],
         "apply_exif": ["boolean"],
         "local_files_only": ["boolean"],
@@ -173,6 +183,7 @@ class CLIPEmbedder(
         device="auto",
         batch_size=32,
         decode_threads="auto",
+        cache_dir=None,
         weights_dir=None,
         apply_exif=False,
         local_files_only=False,
@@ -188,6 +199,7 @@ class CLIPEmbedder(
         self.device = device
         self.batch_size = batch_size
         self.decode_threads = decode_threads
+        self.cache_dir = cache_dir
         self.weights_dir = weights_dir
         self.apply_exif = apply_exif
         self.local_files_only = local_files_only
@@ -212,9 +224,8 @@ class CLIPEmbedder(
             The transformer with `fingerprint_`.
         """
         as_images(X)
-        tower = self._image_tower()
-        tower.check_features(self.features)
-        self.fingerprint_ = self._fingerprint(tower)
+        with self._cache() as cache:
+            self.fingerprint_ = LazyEncoder(self, cache).fingerprint
         return self
 
     @with_callbacks
@@ -303,6 +314,33 @@ class CLIPEmbedder(
         self._validate_params()
         return self._image_tower().projection
 
+    def cache_info(self):
+        """Return what the cache holds, and how often it was of use.
+
+        Returns
+        -------
+        info : CacheInfo
+            Of the whole `cache_dir`, for all settings and processes, or of the memory
+            of this process: `rows` kept, `bytes` taken, and since the cache was begun
+            or cleared, `hits` (images answered without a model) and `misses` (images
+            embedded).
+        """
+        self._validate_params()
+        if self.cache_dir is not None and not os.path.exists(self.cache_dir):
+            return CacheInfo(0, 0, 0, 0)
+        with self._cache() as cache:
+            return cache.info()
+
+    def clear_cache(self):
+        """Forget all rows in `cache_dir`, or in the memory of this process.
+
+        Those of other settings and processes are forgotten as well.
+        """
+        self._validate_params()
+        if self.cache_dir is None or os.path.exists(self.cache_dir):
+            with self._cache() as cache:
+                cache.clear()
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
@@ -313,14 +351,7 @@ class CLIPEmbedder(
 
     @property
     def _n_features_out(self):
-        from sklearn_clipsid._clip import feature_widths
-
-        widths = feature_widths(
-            self.model_name,
-            self.pretrained,
-            weights_dir=self._place()["weights_dir"],
-            local_files_only=self.local_files_only,
-        )
+        widths = self._feature_widths()
         if self.features == "projected":
             return widths["projected"]
         if "pooled" not in widths:
@@ -346,18 +377,27 @@ class CLIPEmbedder(
             self.model_name, self.pretrained, precision=self.precision, **self._place()
         )
 
-    def _fingerprint(self, tower):
-        return {
-            "architecture": tower.encoder.name,
-            "config": tower.encoder.config_digest(),
-            "weights": tower.weights_digest,
-            "features": str(self.features),
-            "resize": self.resize,
-            "image_size": str(tower.recipe.size),
-            "precision": tower.precision,
-            "apply_exif": str(bool(self.apply_exif)),
-            "normalize": str(bool(self.normalize)),
-        }
+    def _feature_widths(self):
+        if self.cache_dir is not None and os.path.exists(self.cache_dir):
+            with self._cache() as cache:
+                known = recall_encoder(self, cache)
+            if known is not None:
+                return known["widths"]
+        from sklearn_clipsid._clip import feature_widths
+
+        return feature_widths(
+            self.model_name,
+            self.pretrained,
+            weights_dir=self._place()["weights_dir"],
+            local_files_only=self.local_files_only,
+        )
+
+    def _cache(self):
+        if self.cache_dir is None:
+            return MEMO
+        from sklearn_clipsid._embedding_cache import EmbeddingCache
+
+        return EmbeddingCache(self.cache_dir)
 
     def _begin_callbacks(self, n_batches):
         if not hasattr(self, "_init_callback_context"):
@@ -368,21 +408,48 @@ class CLIPEmbedder(
 
     def _embed(self, X, context):
         images = as_images(X)
-        tower = self._image_tower()
-        tower.check_features(self.features)
-        fingerprint = self._fingerprint(tower)
-        check_same_encoder(getattr(self, "fingerprint_", {}), fingerprint)
-        run = EmbeddingRun(self, tower, fingerprint)
+        with self._cache() as cache:
+            encoder, fitted = (
+                LazyEncoder(self, cache),
+                getattr(self, "fingerprint_", {}),
+            )
+            check_same_encoder(fitted, encoder.fingerprint)
+            try:
+                embedded = self._run(images, encoder, cache, context)
+            except EncoderChangedError:  # since the cache was told what it is
+                check_same_encoder(fitted, encoder.fingerprint)
+                embedded = self._run(images, encoder, cache, context)
+        if embedded.errors:
+            failures = [(i, images[i], why) for i, why in embedded.errors.items()]
+            warn_user(describe_unreadable(failures))
+        if not embedded.all_kept:
+            warn_user(
+                f"The rows of these {len(images)} images exceed the "
+                f"{MEMO.max_bytes // 2**20} MiB that are remembered: another pass "
+                "embeds some of them again. Pass cache_dir=FOLDER to keep all, or "
+                "embed them once with transform() and cross-validate the detector on "
+                "the array."
+            )
+        return self._scaled(embedded.rows)  # (n_samples, n_features)
+
+    def _embed_apart(self, images):
+        """Embed images without any cache, and tell what each contains."""
+        nothing = EmbeddingMemo(max_bytes=0)
+        embedded = self._run(images, LazyEncoder(self, nothing), nothing, None)
+        return embedded._replace(rows=self._scaled(embedded.rows))
+
+    def _run(self, images, encoder, cache, context):
+        known = encoder.description
         with RowProgress(
             self,
             len(images),
             self.batch_size,
-            description=f"{tower.encoder.name} on {tower.device}, {tower.precision}",
+            description=f"{known['architecture']} on {known['device']}, "
+            f"{known['precision']}",
             verbose=self.verbose,
             context=context,
         ) as progress:
-            rows = run.embed(images, progress)
-        return self._scaled(rows)  # (n_samples, n_features)
+            return EmbeddingRun(self, encoder, cache, progress).embed(images)
 
     def _scaled(self, rows):
         if self.normalize:

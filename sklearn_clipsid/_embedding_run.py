@@ -1,128 +1,240 @@
 """Decode images in threads ahead of the forward pass, and embed each one once."""
 
-import hashlib
-import json
 import os
+import time
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_clipsid._embedding_cache import MEMO, content_hash, read_file
-from sklearn_clipsid._warn_user import warn_user
+from sklearn_clipsid._content_hash import content_hash, read_file, signature_of
+from sklearn_clipsid._image_sequence import describe_unreadable
 
-# Unreadable images named in one message; the rest are counted.
-MAX_NAMED = 20
+# Paths looked up in the cache at once.
+N_RECOGNISED = 512
+# Seconds between two looks at what other runs are embedding.
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+
+
+class Embedded(NamedTuple):
+    """Rows in the order of the images, and what was found on the way."""
+
+    rows: np.ndarray  # (n_images, n_features), float32
+    contents: list  # hash of each image, None where it could not be read
+    errors: dict  # index -> why the image could not be read
+    all_kept: bool  # whether the cache had room for all rows
+
+
+class Prepared(NamedTuple):
+    """One image on its way to the tower."""
+
+    content: bytes | None = None
+    row: np.ndarray | None = None  # when it is known
+    pixels: np.ndarray | None = None  # when it is not
+    error: str | None = None
+    file: tuple = ()  # its signature, when the file was read and can be recognised
 
 
 class EmbeddingRun:
-    """One pass over images: threads decode ahead, one batch is embedded at a time."""
+    """One pass over images: threads decode ahead, one batch is embedded at a time.
 
-    def __init__(self, embedder, tower, fingerprint):
+    Parameters
+    ----------
+    embedder : CLIPEmbedder
+        Its parameters.
+
+    encoder : LazyEncoder
+        The tower, built only when an image is unknown.
+
+    cache : EmbeddingMemo or EmbeddingCache
+        What is known.
+
+    progress : RowProgress
+        Told of every image that is done.
+    """
+
+    def __init__(self, embedder, encoder, cache, progress):
         self.embedder = embedder
-        self.tower = tower
-        self.recipe = tower.recipe.with_resize(embedder.resize)
-        # Rows are remembered before normalisation.
-        decisive = {k: v for k, v in fingerprint.items() if k != "normalize"}
-        described = json.dumps(decisive, sort_keys=True).encode()
-        self.key = hashlib.blake2b(described, digest_size=16).hexdigest()
-        self.pending = {}  # content hash -> (pixels, [indices of images])
+        self.encoder = encoder
+        self.cache = cache
+        self.progress = progress
+        self.tower = encoder.tower
+        self.batch = {}  # content -> (pixels, [indices of images])
+        self.claimed = set()  # contents that no other run embeds meanwhile
+        self.elsewhere = {}  # content -> [indices], embedded by other runs
+        self.files = {}  # signature -> content, to be kept with the next batch
+        self.n_embedded = 0
+        self.all_kept = True
+
+    def embed(self, images):
+        """Return the embeddings of all images.
+
+        Parameters
+        ----------
+        images : sequence of images
+            As `as_images` returns them.
+
+        Returns
+        -------
+        embedded : Embedded
+        """
+        self.images = images
         self.rows = None
-        self.all_fit = True
+        self.contents = [None] * len(images)
+        self.errors = {}
+        try:
+            self._embed_those(range(len(images)))
+            pause = FIRST_PAUSE
+            while self.elsewhere:
+                left = self._left_by_others()
+                if left:
+                    self._embed_those(left)
+                    pause = FIRST_PAUSE
+                elif self.elsewhere:
+                    time.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            n_done = len(images) - self.contents.count(None)
+            self.cache.count(n_done - self.n_embedded, self.n_embedded)
+        if self.errors:
+            self._store(list(self.errors), np.nan)
+        return Embedded(self.rows, self.contents, self.errors, self.all_kept)
 
-    def embed(self, images, progress):
-        """Return the embeddings of all images, in order."""
-        failures = []
-        for index, (content, row, pixels, error) in enumerate(self._decoded(images)):
-            if error is not None:
+    def _embed_those(self, indices):
+        for index, image in self._prepared(indices):
+            self.files.update(image.file)
+            if image.error is not None:
                 if self.embedder.on_error == "raise":
-                    # What was decoded before the bad image is kept in memory.
-                    self._flush(len(images), progress)
-                    raise ValueError(_unreadable([(index, images[index], error)]))
-                failures.append((index, images[index], error))
-                progress.update()
-                continue
-            if row is None:
-                row = self._embedded_since(content)
-            if row is not None:
-                self._store(len(images), [index], row)
-                progress.update()
-                continue
-            self.pending.setdefault(content, (pixels, []))[1].append(index)
-            if len(self.pending) == self.embedder.batch_size:
-                self._flush(len(images), progress)
-        self._flush(len(images), progress)
-        if failures:
-            self._store(len(images), [index for index, _, _ in failures], np.nan)
-            warn_user(_unreadable(failures))
-        if not self.all_fit:
-            warn_user(
-                f"The rows of these {len(images)} images exceed the "
-                f"{MEMO.max_bytes // 2**20} MiB that are remembered: another pass "
-                "embeds some of them again. Embed them once with transform() and "
-                "cross-validate the detector on the array."
-            )
-        return self.rows
+                    # What was decoded before the bad image is kept.
+                    self._flush(final=True)
+                    failure = (index, self.images[index], image.error)
+                    raise ValueError(describe_unreadable([failure]))
+                self.errors[index] = image.error
+                self.progress.update()
+            elif image.row is not None:
+                self._answer([index], image.content, image.row)
+            elif image.content in self.elsewhere:
+                self.elsewhere[image.content].append(index)
+            else:
+                pixels_and_indices = self.batch.setdefault(
+                    image.content, (image.pixels, [])
+                )
+                pixels_and_indices[1].append(index)
+                if len(self.batch) == self.embedder.batch_size:
+                    self._flush()
+        self._flush(final=True)
 
-    def _embedded_since(self, content):
-        """Return the row of an image whose twin was embedded while it was decoded."""
-        return None if content in self.pending else MEMO.get(self.key, content)
-
-    def _decoded(self, images):
-        """Yield what each image is, decoding a bounded number of them ahead."""
+    def _prepared(self, indices):
+        """Yield (index, Prepared), decoding a bounded number of images ahead."""
         n_threads = self.embedder.decode_threads
         if n_threads == "auto":
             n_threads = min(8, os.cpu_count() or 1)
-        ahead = 2 * self.embedder.batch_size + n_threads
+        n_ahead = 2 * self.embedder.batch_size + n_threads
+        unknown = self._unrecognised(indices)
+        ahead = deque()
         with ThreadPoolExecutor(n_threads) as pool:
-            futures = deque()
+
+            def submit(index):
+                ahead.append((index, pool.submit(self._prepare, self.images[index])))
+
             try:
-                for image in images:
-                    futures.append(pool.submit(self._prepare, image))
-                    if len(futures) > ahead:
-                        yield futures.popleft().result()
-                while futures:
-                    yield futures.popleft().result()
+                for index in islice(unknown, n_ahead):
+                    submit(index)
+                while ahead:
+                    index, future = ahead.popleft()
+                    image = future.result()
+                    if image is None:
+                        # Built here and not in a thread of the pool, so that warnings
+                        # name the caller's line. What lies ahead starts over.
+                        self.tower = self.encoder.build()
+                        again = [index, *(later for later, _ in ahead)]
+                        ahead.clear()
+                        for index in again:
+                            submit(index)
+                        continue
+                    for later in islice(unknown, 1):
+                        submit(later)
+                    yield index, image
             finally:
-                for future in futures:
+                for _, future in ahead:
                     future.cancel()
 
+    def _unrecognised(self, indices):
+        """Answer files that are as they were; yield the indices of all others."""
+        indices = iter(indices)
+        while part := list(islice(indices, N_RECOGNISED)):
+            signatures = {}
+            for index in part:
+                if isinstance(self.images[index], (str, os.PathLike)):
+                    try:
+                        signatures[index] = signature_of(self.images[index])
+                    except (OSError, ValueError):
+                        pass  # `_prepare` meets the same error, and says it
+            contents = self.cache.contents_of(list(signatures.values()))
+            rows = self.cache.rows_of(self.encoder.setting, set(contents.values()))
+            for index in part:
+                content = contents.get(signatures.get(index))
+                if content in rows:
+                    self._answer([index], content, rows[content])
+                else:
+                    yield index
+
     def _prepare(self, image):
-        """Return (content hash, known row, pixels, error), all but one or two None."""
+        """Read, recognise and decode one image; None when the tower is missing."""
         from sklearn_clipsid._clip import crop_to_input, decode_image
 
-        apply_exif, decoded = self.embedder.apply_exif, None
+        apply_exif, decoded, file = self.embedder.apply_exif, None, ()
         try:
             if isinstance(image, (str, os.PathLike)):
-                path = os.fspath(image)
-                content = MEMO.hash_of_file(path)
-                row = None if content is None else MEMO.get(self.key, content)
-                if row is not None:
-                    return content, row, None, None
-                image, content = read_file(MEMO, path)
+                image, content, signature = read_file(image)
+                if signature is not None:
+                    file = ((signature, content),)
             elif isinstance(image, (bytes, bytearray)):
                 image = bytes(image)
                 content = content_hash(image)
             else:
                 decoded = decode_image(image, apply_exif=apply_exif)
                 content = content_hash(np.asarray(decoded))
-            row = MEMO.get(self.key, content)
+            row = self.cache.rows_of(self.encoder.setting, [content]).get(content)
             if row is not None:
-                return content, row, None, None
+                return Prepared(content, row=row, file=file)
+            if self.tower is None:
+                return None
             if decoded is None:
                 decoded = decode_image(image, apply_exif=apply_exif)
-            return content, None, crop_to_input(decoded, self.recipe), None
+            recipe = self.tower.recipe.with_resize(self.embedder.resize)
+            return Prepared(content, pixels=crop_to_input(decoded, recipe), file=file)
         except OSError as error:
-            return None, None, None, error.strerror or str(error)
+            return Prepared(error=error.strerror or str(error))
         # The image, or a path that cannot be one ("embedded null byte").
         except ValueError as error:
-            return None, None, None, str(error)
+            return Prepared(error=str(error))
 
-    def _flush(self, n_images, progress):
-        if not self.pending:
-            return
-        pixels = [pixels for pixels, _ in self.pending.values()]
+    def _flush(self, final=False):
+        """Embed the batch, unless others have taken so much of it that more fits in."""
+        asked = [content for content in self.batch if content not in self.claimed]
+        if asked:
+            rows, mine = self.cache.claim(self.encoder.setting, asked)
+            self.claimed |= mine
+            for content, row in rows.items():
+                self._answer(self.batch.pop(content)[1], content, row)
+            for content in asked:
+                if content not in mine and content not in rows:
+                    self.elsewhere[content] = self.batch.pop(content)[1]
+        is_full = len(self.batch) == self.embedder.batch_size
+        rows = self._encode() if self.batch and (final or is_full) else {}
+        if rows or (final and self.files):
+            fits = self.cache.keep(self.encoder.setting, rows, self.files)
+            self.all_kept &= fits
+            self.files = {}
+        self.claimed -= rows.keys()
+        for content, row in rows.items():
+            self._answer(self.batch.pop(content)[1], content, row)
+
+    def _encode(self):
+        pixels = [pixels for pixels, _ in self.batch.values()]
         rows = self.tower.encode(pixels, self.embedder.features)
         if not np.isfinite(rows).all():
             raise ValueError(
@@ -130,133 +242,29 @@ class EmbeddingRun:
                 f"{self.tower.precision!r}, whose numbers are too small for it; pass "
                 "precision='fp32' or 'bf16'."
             )
-        self.all_fit &= MEMO.put(self.key, list(self.pending), rows)
-        for row, (_, indices) in zip(rows, self.pending.values()):
-            self._store(n_images, indices, row)
-        progress.update(sum(len(indices) for _, indices in self.pending.values()))
-        self.pending = {}
+        self.n_embedded += len(rows)
+        return dict(zip(self.batch, rows))
 
-    def _store(self, n_images, indices, row):
+    def _left_by_others(self):
+        """Take over the rows of other runs; return the indices that they gave up."""
+        rows, mine = self.cache.claim(self.encoder.setting, list(self.elsewhere))
+        for content, row in rows.items():
+            self._answer(self.elsewhere.pop(content), content, row)
+        self.claimed |= mine
+        return [index for content in mine for index in self.elsewhere.pop(content)]
+
+    def _answer(self, indices, content, row):
+        self._store(indices, row)
+        for index in indices:
+            self.contents[index] = content
+        self.progress.update(len(indices))
+
+    def _store(self, indices, row):
         if self.rows is None:
             width = (
                 row.size
                 if isinstance(row, np.ndarray)
                 else self.embedder._n_features_out
             )
-            self.rows = np.empty((n_images, width), dtype=np.float32)
+            self.rows = np.empty((len(self.images), width), dtype=np.float32)
         self.rows[indices] = row
-
-
-def check_same_encoder(fitted, fingerprint):
-    """Refuse to embed with another encoder than a pipeline was fitted with."""
-    if not fitted:
-        return
-    # The name says where the weights came from: a tag, or a folder of another name
-    # with the same weights and configuration.
-    changed = [
-        key
-        for key in sorted(fitted.keys() | fingerprint.keys())
-        if key != "architecture" and fitted.get(key) != fingerprint.get(key)
-    ]
-    if not changed:
-        return
-    difference = ", ".join(
-        f"{key} {fingerprint.get(key)!r}, fitted with {fitted.get(key)!r}"
-        for key in changed
-    )
-    if changed != ["precision"]:
-        raise ValueError(
-            f"Got an encoder that is not the one this pipeline was fitted with "
-            f"({difference}); use the same model, weights and settings, or fit again."
-        )
-    warn_user(
-        f"Embedding at another precision than the detector was fitted at "
-        f"({difference}): scores shift slightly. Set precision="
-        f"{fitted['precision']!r} for the same numbers."
-    )
-
-
-def as_images(X):
-    """Return X as a sequence of images, or say what is wrong with it."""
-    if isinstance(X, (str, bytes, bytearray, os.PathLike)):
-        raise ValueError(
-            f"Got one {type(X).__name__} ({X!r:.80}) but expected a sequence of images;"
-            " pass a list, such as [path]."
-        )
-    if hasattr(X, "columns") and hasattr(X, "iloc"):  # a frame, such as ["path"] picks
-        if X.shape[1] != 1:
-            raise ValueError(
-                f"Got a frame of {X.shape[1]} columns but expected one column of "
-                "images; select it, such as X[['path']]."
-            )
-        X = X.iloc[:, 0]
-    if hasattr(X, "to_numpy"):
-        X = X.to_numpy()
-    if isinstance(X, np.ndarray):
-        X = _column_of_images(X)
-    if isinstance(X, Mapping) or not (
-        hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    ):
-        raise ValueError(
-            f"Got one {type(X).__name__} but expected a sequence of images with a "
-            "length; pass a list."
-        )
-    if len(X) == 0:
-        raise ValueError("Got 0 images but expected at least 1; X is empty.")
-    for index, image in enumerate(X):
-        _check_image_type(index, image)
-    return X
-
-
-def _column_of_images(X):
-    if X.ndim == 4 or (X.ndim == 1 and X.dtype.kind != "S"):
-        return X
-    if X.ndim == 2 and X.shape[1] == 1 and X.dtype.kind in "OUT":
-        return X[:, 0]
-    if X.dtype == np.uint8 and X.ndim in (2, 3):
-        remedy = "one image goes in a list: [image]."
-    elif X.dtype.kind == "S":
-        remedy = "such arrays cut bytes at a zero; pass a list, or str for paths."
-    else:
-        remedy = "embeddings go to the detector, not to CLIPEmbedder."
-    raise ValueError(
-        f"Got an array of shape {X.shape} and dtype {X.dtype} but expected one image "
-        f"per row, of shape (n_samples,) or (n_samples, 1); {remedy}"
-    )
-
-
-def _check_image_type(index, image):
-    is_pil = any(
-        base.__module__ == "PIL.Image" and base.__name__ == "Image"
-        for base in type(image).__mro__
-    )
-    if is_pil or isinstance(image, (str, os.PathLike, bytes, bytearray, np.ndarray)):
-        return
-    raise ValueError(
-        f"Got {type(image).__name__} ({image!r:.60}) at index {index} but expected a "
-        "path, encoded bytes, a PIL image or a uint8 array."
-    )
-
-
-def _unreadable(failures):
-    lines = [
-        f"index {index}, {_name_of(image)}: {reason}"
-        for index, image, reason in failures[:MAX_NAMED]
-    ]
-    if len(failures) == 1:
-        return (
-            f"Could not read the image at {lines[0]}. Repair or remove it, or pass "
-            "on_error='nan' to get a row of NaN for it."
-        )
-    more = len(failures) - len(lines)
-    return (
-        f"Could not read {len(failures)} images, whose rows are NaN:\n  "
-        + "\n  ".join(lines)
-        + (f"\n  … and {more} more." if more else "")
-    )
-
-
-def _name_of(image):
-    if isinstance(image, (str, os.PathLike)):
-        return repr(os.fspath(image))
-    return f"a {type(image).__name__}"

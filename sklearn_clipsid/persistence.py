@@ -52,9 +52,9 @@ def dump(estimator: Any, file: str | os.PathLike | BinaryIO) -> None:
 
     The file is a skops archive: arrays and strings, no code. It also holds the versions
     of the packages, the fingerprint of the encoder, a digest of every member, and a
-    model card (README.md). Paths of this machine are left out: `weights_dir` and the
-    `memory` of pipelines become None, the device "auto", and a local checkpoint its
-    file name.
+    model card (README.md). Paths of this machine are left out: `cache_dir`,
+    `weights_dir` and the `memory` of pipelines become None, the device "auto", and a
+    local checkpoint its file name.
 
     Parameters
     ----------
@@ -123,6 +123,7 @@ def load(
     file: str | os.PathLike | BinaryIO,
     *,
     pretrained: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
     allow_other_weights: bool = False,
 ) -> Any:
     """Load a detector that `dump` saved.
@@ -140,6 +141,9 @@ def load(
         Where this machine has the encoder's weights, for a detector that was fitted
         with a local checkpoint: a path, or a tag of the same weights. Not needed in the
         process that fitted it.
+
+    cache_dir : str or PathLike, default=None
+        Where embeddings are kept on this machine; see CLIPEmbedder.
 
     allow_other_weights : bool, default=False
         Whether to let the detector score features of other weights than those it was
@@ -198,6 +202,7 @@ def load(
         _leave_machine_behind(part)
         if isinstance(part, CLIPEmbedder):
             check_fingerprint(part, name)
+            part.set_params(cache_dir=cache_dir)
             _place_embedder(part, pretrained, allow_other_weights)
     return estimator
 
@@ -243,6 +248,7 @@ def _leave_machine_behind(part: Any) -> None:
         state["memory"] = None
     if isinstance(part, CLIPEmbedder):
         part.set_params(
+            cache_dir=None,
             weights_dir=None,
             device="auto",
             model_name=_without_folder(part.model_name),

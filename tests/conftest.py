@@ -134,7 +134,7 @@ def image_files(tmp_path_factory):
 @pytest.fixture
 def fresh_memo():
     """Forget all embeddings before and after a test."""
-    from sklearn_clipsid._embedding_cache import MEMO
+    from sklearn_clipsid._embedding_memo import MEMO
 
     MEMO.clear()
     yield MEMO

@@ -5,7 +5,11 @@ from sklearn_clipsid._clip._images import (
     crop_to_input,
     decode_image,
 )
-from sklearn_clipsid._clip._registry import get_image_tower, get_text_tower
+from sklearn_clipsid._clip._registry import (
+    get_image_tower,
+    get_text_tower,
+    local_signatures,
+)
 from sklearn_clipsid._clip._weights import feature_widths, known_weights
 
 __all__ = [
@@ -16,4 +20,5 @@ __all__ = [
     "get_image_tower",
     "get_text_tower",
     "known_weights",
+    "local_signatures",
 ]

@@ -15,6 +15,7 @@ from sklearn_clipsid._clip._weights import (
     resolve_encoder,
     tokenizer_name,
 )
+from sklearn_clipsid._content_hash import FileSignature, signature_of
 
 _lock = threading.RLock()
 _towers: OrderedDict[tuple, Any] = OrderedDict()
@@ -60,8 +61,9 @@ def get_image_tower(
         )
         return tower
 
-    identity = _identity(model_name, pretrained)
-    return _get_or_build(("image", *identity, precision, device), build)
+    files = local_signatures(model_name, pretrained)
+    key = ("image", model_name, pretrained, *files, precision, device)
+    return _get_or_build(key, build)
 
 
 def get_text_tower(
@@ -96,8 +98,8 @@ def get_text_tower(
         )
         return TextTower(encoder, tokenizer_name(model_name, pretrained), device)
 
-    identity = _identity(model_name, pretrained)
-    return _get_or_build(("text", *identity, device), build)
+    files = local_signatures(model_name, pretrained)
+    return _get_or_build(("text", model_name, pretrained, *files, device), build)
 
 
 def resolve_device(device: str | None) -> str:
@@ -135,15 +137,21 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if device == "cpu" and has_tiles() else "fp32"
 
 
-def _identity(model_name: str, pretrained: str) -> tuple:
-    """Tell replaced local files from those that were read."""
-    files = []
-    for path in local_files(model_name, pretrained):
-        if os.path.isfile(path):
-            stat = os.stat(path)
-            changes = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-            files.append((os.path.abspath(path), *changes))
-    return (model_name, pretrained, *files)
+def local_signatures(model_name: str, pretrained: str) -> list[FileSignature]:
+    """Describe the local files that a model would be read from.
+
+    Parameters
+    ----------
+    model_name, pretrained
+        As in CLIPEmbedder.
+
+    Returns
+    -------
+    signatures : list of FileSignature
+        Of those that are there, so that replaced files are told from known ones.
+    """
+    paths = local_files(model_name, pretrained)
+    return [signature_of(path) for path in paths if os.path.isfile(path)]
 
 
 def _get_or_build(key: tuple, build: Callable[[], Any]) -> Any:

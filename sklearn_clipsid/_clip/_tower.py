@@ -11,6 +11,7 @@ import numpy as np
 from sklearn_clipsid._block_index import block_index
 from sklearn_clipsid._clip._checkpoint import image_tensors, text_tensors
 from sklearn_clipsid._clip._weights import Encoder
+from sklearn_clipsid._content_hash import signature_of
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -35,6 +36,9 @@ class ImageTower:
         blake2b over the names, shapes and fp32 values of the tower's tensors: the same
         for a .pt file, a .safetensors file and a file that holds both towers.
 
+    file : FileSignature
+        The checkpoint as it was when it was read.
+
     recipe : Recipe
         The model's own preprocessing.
 
@@ -43,6 +47,7 @@ class ImageTower:
     """
 
     def __init__(self, encoder: Encoder, device: str, precision: str) -> None:
+        self.file = signature_of(encoder.path)  # before it is read
         tensors = image_tensors(encoder.path)
         self.encoder = encoder
         self.recipe = encoder.recipe

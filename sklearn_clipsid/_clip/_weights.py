@@ -85,6 +85,10 @@ class Encoder:
         text = json.dumps(described, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
+    def feature_widths(self) -> dict[str, int]:
+        """Return the widths of the features, as `feature_widths` does."""
+        return _feature_widths(self.config)
+
 
 def known_weights(weights: str, config: str) -> tuple[str, str] | None:
     """Return (model_name, pretrained) of an encoder built earlier in this process."""
@@ -118,6 +122,10 @@ def feature_widths(
         "projected", and for open_clip's own ViT "pooled" and "n_blocks".
     """
     config = _read_config(model_name, pretrained, weights_dir, local_files_only)[1]
+    return _feature_widths(config)
+
+
+def _feature_widths(config: dict[str, Any]) -> dict[str, int]:
     widths = {"projected": int(config["embed_dim"])}
     vision = config["vision_cfg"]
     if isinstance(vision.get("layers"), int) and not vision.get("timm_model_name"):
