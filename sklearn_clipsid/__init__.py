@@ -7,7 +7,10 @@ detectors to files that are safe to load.
 
 from sklearn_clipsid._block_selector import BlockSelector
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
+from sklearn_clipsid._embedding_shards import embed_to_shards
+from sklearn_clipsid._embedding_store import EmbeddingStore
 from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
+from sklearn_clipsid._precomputed_embedder import PrecomputedEmbedder
 
 __version__ = "0.1.0.dev0"
 
@@ -15,4 +18,7 @@ __all__ = [
     "CLIPEmbedder",
     "BlockSelector",
     "OrthogonalLinearDetector",
+    "embed_to_shards",
+    "EmbeddingStore",
+    "PrecomputedEmbedder",
 ]

@@ -59,11 +59,11 @@ def _column_of_images(X):
 
 
 def _check_image_type(index, image):
-    is_pil = any(
-        base.__module__ == "PIL.Image" and base.__name__ == "Image"
-        for base in type(image).__mro__
-    )
-    if is_pil or isinstance(image, (str, os.PathLike, bytes, bytearray, np.ndarray)):
+    if isinstance(image, (str, os.PathLike, bytes, bytearray, np.ndarray)):
+        return
+    # Asked without importing Pillow.
+    bases = type(image).__mro__
+    if any(b.__module__ == "PIL.Image" and b.__name__ == "Image" for b in bases):
         return
     raise ValueError(
         f"Got {type(image).__name__} ({image!r:.60}) at index {index} but expected a "
