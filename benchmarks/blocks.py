@@ -1,8 +1,7 @@
 """Compare the last layer with earlier transformer blocks, on generators not seen."""
 
-import argparse
-
 import numpy as np
+from image_options import image_parser
 from machine import describe_machine
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -13,7 +12,6 @@ from sklearn_clipsid import BlockSelector, CLIPEmbedder, OrthogonalLinearDetecto
 from sklearn_clipsid.datasets import load_image_folder
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 
-ENCODER = "build/demo_encoder/ViT-B-16-quickgelu.safetensors"
 BLOCKS = (-5, -4, -3, -2, -1)
 
 
@@ -29,11 +27,7 @@ def mean_auc(model, X, data, splits, name):
 
 def main():
     """Embed a folder once and print AUC by block, and by a nested choice of block."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("images", help="folder or CSV manifest")
-    parser.add_argument("--model-name", default="ViT-B-16-quickgelu")
-    parser.add_argument("--pretrained", default=ENCODER)
-    options = parser.parse_args()
+    options = image_parser(__doc__).parse_args()
     print(describe_machine())
     data = load_image_folder(options.images)
     embedder = CLIPEmbedder(

@@ -1,17 +1,15 @@
 """Compare bf16 with fp32 on real images: the rows, a detector's AP, and the time."""
 
-import argparse
 import time
 
 import numpy as np
+from image_options import image_parser
 from machine import describe_machine
 from sklearn.metrics import average_precision_score
 
 from sklearn_clipsid import CLIPEmbedder, OrthogonalLinearDetector
 from sklearn_clipsid.datasets import load_image_folder
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
-
-ENCODER = "build/demo_encoder/ViT-B-16-quickgelu.safetensors"
 
 
 def cosines(A, B):
@@ -36,10 +34,7 @@ def mean_average_precision(rows, data, seed, fitted_at, scored_at):
 
 def main():
     """Embed a folder at both precisions and print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("images", help="folder or CSV manifest")
-    parser.add_argument("--model-name", default="ViT-B-16-quickgelu")
-    parser.add_argument("--pretrained", default=ENCODER)
+    parser = image_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     print(describe_machine())

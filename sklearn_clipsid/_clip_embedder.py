@@ -19,7 +19,7 @@ from sklearn_clipsid._lazy_encoder import (
     EncoderChangedError,
     LazyEncoder,
     check_same_encoder,
-    recall_encoder,
+    feature_width,
 )
 from sklearn_clipsid._progress import CallbackSupportMixin, RowProgress, with_callbacks
 from sklearn_clipsid._warn_user import warn_user
@@ -37,8 +37,9 @@ class CLIPEmbedder(
     saved detector can refuse to score features of another one. The weights live in a
     cache of the process, outside the estimator, and are loaded at the first use;
     clones, cross-validation folds and saved files never carry them. Each image is
-    embedded once per process and setting: what is known is recognised by the content of
-    the file, so that an overwritten file is never answered with an old vector.
+    embedded once per setting, in a process or with `cache_dir` for good: what is known
+    is recognised by the content of the file, so that an overwritten file is never
+    answered with an old vector.
 
     Parameters
     ----------
@@ -81,11 +82,13 @@ class CLIPEmbedder(
         Images per forward pass. It does not change the result beyond rounding.
 
     decode_threads : int or "auto", default="auto"
-        Threads that decode images ahead of the forward pass.
+        Threads that decode images ahead of the forward pass; "auto" takes one per core
+        that the process may use, 16 at most.
 
     cache_dir : str or PathLike, default=None
         Folder on a local disk in which embeddings are kept, for later runs and for
-        other processes. None remembers them in the memory of the process alone.
+        other processes; any number of them share the work. An interrupted run goes on
+        where it was. None remembers them in the memory of this process alone.
 
     weights_dir : str, default=None
         Where downloaded weights are kept; None for the hub's own folder.
@@ -99,7 +102,7 @@ class CLIPEmbedder(
 
     on_error : {"raise", "nan"}, default="raise"
         What to do with an image that cannot be read. "raise" names the first one, and
-        keeps the rows computed before it in memory. "nan" returns a row of NaN for each
+        keeps the rows computed before it. "nan" returns a row of NaN for each
         and warns once; no row is ever dropped.
 
     verbose : bool, default=False
@@ -115,6 +118,7 @@ class CLIPEmbedder(
     See Also
     --------
     OrthogonalLinearDetector : The usual next step.
+    PrecomputedEmbedder : Stands in for it where all images are embedded.
     BlockSelector : Chooses a block of ``features="blocks"``.
 
     Notes
@@ -127,9 +131,13 @@ class CLIPEmbedder(
     A row does not depend on the others in its batch beyond a cosine distance of 1e-5
     (fp32) or 5e-4 (bf16). In bf16 the residual stream stays in fp32.
 
-    The memory of known rows holds 512 MiB: 131,000 pooled rows of a ViT-L, 5,400 with
-    all its blocks. A run that exceeds it warns; embed such data once with `transform`
-    and cross-validate the detector on the array.
+    A row is kept under the content of the image and the fingerprint of the encoder:
+    weights, configuration, features, resizing, resolved precision, EXIF rotation. With
+    `cache_dir` that is one SQLite file, to which each batch is written when it is
+    done; a file of images that has not changed (path, size, times, inode) is not even
+    read again, and a run that finds all its rows builds no model. Without, the memory
+    holds 512 MiB: 131,000 pooled rows of a ViT-L, 5,400 with all its blocks. A run
+    that exceeds it warns. For millions of images see `embed_to_shards`.
 
     At most ``SKLEARN_CLIPSID_MAX_MODELS`` (environment variable, default 2) models stay
     in memory.
@@ -326,7 +334,7 @@ class CLIPEmbedder(
             embedded).
         """
         self._validate_params()
-        if self.cache_dir is not None and not os.path.exists(self.cache_dir):
+        if not self._has_cache():  # asking creates no folder
             return CacheInfo(0, 0, 0, 0)
         with self._cache() as cache:
             return cache.info()
@@ -337,7 +345,7 @@ class CLIPEmbedder(
         Those of other settings and processes are forgotten as well.
         """
         self._validate_params()
-        if self.cache_dir is None or os.path.exists(self.cache_dir):
+        if self._has_cache():
             with self._cache() as cache:
                 cache.clear()
 
@@ -351,16 +359,8 @@ class CLIPEmbedder(
 
     @property
     def _n_features_out(self):
-        widths = self._feature_widths()
-        if self.features == "projected":
-            return widths["projected"]
-        if "pooled" not in widths:
-            raise ValueError(
-                f"Got features={self.features!r} for {self.model_name}, which is none "
-                "of open_clip's own ViT models, but expected 'projected' with it."
-            )
-        n_blocks = widths["n_blocks"] if self.features == "blocks" else 1
-        return n_blocks * widths["pooled"]
+        with self._cache() if self._has_cache() else MEMO as cache:
+            return feature_width(self, cache)
 
     def _place(self):
         """Where to find weights and where to run them."""
@@ -377,20 +377,8 @@ class CLIPEmbedder(
             self.model_name, self.pretrained, precision=self.precision, **self._place()
         )
 
-    def _feature_widths(self):
-        if self.cache_dir is not None and os.path.exists(self.cache_dir):
-            with self._cache() as cache:
-                known = recall_encoder(self, cache)
-            if known is not None:
-                return known["widths"]
-        from sklearn_clipsid._clip import feature_widths
-
-        return feature_widths(
-            self.model_name,
-            self.pretrained,
-            weights_dir=self._place()["weights_dir"],
-            local_files_only=self.local_files_only,
-        )
+    def _has_cache(self):
+        return self.cache_dir is None or self._cache().is_there()
 
     def _cache(self):
         if self.cache_dir is None:
@@ -409,10 +397,8 @@ class CLIPEmbedder(
     def _embed(self, X, context):
         images = as_images(X)
         with self._cache() as cache:
-            encoder, fitted = (
-                LazyEncoder(self, cache),
-                getattr(self, "fingerprint_", {}),
-            )
+            encoder = LazyEncoder(self, cache)
+            fitted = getattr(self, "fingerprint_", {})
             check_same_encoder(fitted, encoder.fingerprint)
             try:
                 embedded = self._run(images, encoder, cache, context)

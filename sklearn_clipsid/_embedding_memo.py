@@ -42,20 +42,26 @@ class EmbeddingMemo:
 
     def start_anew(self) -> None:
         """Forget everything, also who holds the lock: for a forked child alone."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.clear()
 
     def __enter__(self) -> EmbeddingMemo:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stay: what is remembered outlives the run."""
+        """Give up what was claimed; what is remembered outlives the run."""
+        me = threading.get_ident()
+        with self._lock:
+            for key in [key for key, owner in self._claims.items() if owner == me]:
+                del self._claims[key]
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._rows: OrderedDict[tuple[bytes, bytes], np.ndarray] = OrderedDict()
             self._contents: OrderedDict[FileSignature, bytes] = OrderedDict()
+            # The thread that embeds an image meanwhile.
+            self._claims: dict[tuple[bytes, bytes], int] = {}
             self._bytes = self._hits = self._misses = 0
 
     def info(self) -> CacheInfo:
@@ -123,7 +129,7 @@ class EmbeddingMemo:
     def claim(
         self, setting: bytes, contents: Sequence[bytes]
     ) -> tuple[dict[bytes, np.ndarray], set[bytes]]:
-        """Ask for images to embed; nobody else is there to embed them.
+        """Ask for images to embed.
 
         Parameters
         ----------
@@ -136,10 +142,19 @@ class EmbeddingMemo:
         Returns
         -------
         rows, mine : dict, set
-            Rows that have become known, and the contents left to the caller.
+            Rows that have become known, and the contents left to the caller. The
+            others are being embedded by another thread: ask again.
         """
-        rows = self.rows_of(setting, contents)
-        return rows, set(contents) - rows.keys()
+        me = threading.get_ident()
+        with self._lock:
+            rows = self.rows_of(setting, contents)
+            mine = {
+                content
+                for content in contents
+                if content not in rows
+                and self._claims.setdefault((setting, content), me) == me
+            }
+            return rows, mine
 
     def keep(
         self,
@@ -169,6 +184,8 @@ class EmbeddingMemo:
             self._contents.update(files)
             while len(self._contents) > self.max_bytes // 1024:
                 self._contents.popitem(last=False)
+            for content in rows:
+                self._claims.pop((setting, content), None)
             for content, row in rows.items():
                 if (setting, content) in self._rows:
                     continue

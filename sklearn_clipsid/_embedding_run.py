@@ -8,12 +8,15 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+from joblib import cpu_count
 
 from sklearn_clipsid._content_hash import content_hash, read_file, signature_of
 from sklearn_clipsid._image_sequence import describe_unreadable
 
 # Paths looked up in the cache at once.
 N_RECOGNISED = 512
+# One core decodes some 150 photographs of half a megapixel per second.
+MAX_AUTO_THREADS = 16
 # Seconds between two looks at what other runs are embedding.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 
@@ -97,7 +100,8 @@ class EmbeddingRun:
                     pause = min(2 * pause, LONGEST_PAUSE)
         finally:
             n_done = len(images) - self.contents.count(None)
-            self.cache.count(n_done - self.n_embedded, self.n_embedded)
+            # A run that fails while it keeps a batch has not answered it.
+            self.cache.count(max(0, n_done - self.n_embedded), self.n_embedded)
         if self.errors:
             self._store(list(self.errors), np.nan)
         return Embedded(self.rows, self.contents, self.errors, self.all_kept)
@@ -130,7 +134,7 @@ class EmbeddingRun:
         """Yield (index, Prepared), decoding a bounded number of images ahead."""
         n_threads = self.embedder.decode_threads
         if n_threads == "auto":
-            n_threads = min(8, os.cpu_count() or 1)
+            n_threads = min(MAX_AUTO_THREADS, cpu_count())
         n_ahead = 2 * self.embedder.batch_size + n_threads
         unknown = self._unrecognised(indices)
         ahead = deque()
@@ -144,7 +148,10 @@ class EmbeddingRun:
                     submit(index)
                 while ahead:
                     index, future = ahead.popleft()
-                    image = future.result()
+                    # What is no image needs no tower to be found out.
+                    image = future.result() or self._prepare(
+                        self.images[index], decode_first=True
+                    )
                     if image is None:
                         # Built here and not in a thread of the pool, so that warnings
                         # name the caller's line. What lies ahead starts over.
@@ -181,7 +188,7 @@ class EmbeddingRun:
                 else:
                     yield index
 
-    def _prepare(self, image):
+    def _prepare(self, image, decode_first=False):
         """Read, recognise and decode one image; None when the tower is missing."""
         from sklearn_clipsid._clip import crop_to_input, decode_image
 
@@ -200,10 +207,12 @@ class EmbeddingRun:
             row = self.cache.rows_of(self.encoder.setting, [content]).get(content)
             if row is not None:
                 return Prepared(content, row=row, file=file)
-            if self.tower is None:
+            if self.tower is None and not decode_first:
                 return None
             if decoded is None:
                 decoded = decode_image(image, apply_exif=apply_exif)
+            if self.tower is None:
+                return None
             recipe = self.tower.recipe.with_resize(self.embedder.resize)
             return Prepared(content, pixels=crop_to_input(decoded, recipe), file=file)
         except OSError as error:

@@ -1,17 +1,22 @@
 """Know an encoder without building it, where a cache remembers what it is."""
 
+import functools
 import hashlib
 import json
 import os
 import platform
 from importlib.metadata import version
 
+from sklearn_clipsid._block_index import block_index
 from sklearn_clipsid._content_hash import is_settled, signature_of
 from sklearn_clipsid._warn_user import warn_user
 
 # What decides, beside the parameters, which weights a name stands for and which
 # precision "auto" is.
 SURROUNDINGS = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE")
+
+
+_version = functools.cache(version)  # which reads a file each time
 
 
 class EncoderChangedError(Exception):
@@ -46,6 +51,8 @@ class LazyEncoder:
         self.description = recall_encoder(embedder, cache)
         if self.description is None:
             self.build()
+        else:
+            _check_features(embedder, self.description["widths"])
 
     def build(self):
         """Return the built tower.
@@ -55,13 +62,15 @@ class LazyEncoder:
         EncoderChangedError
             When it is not what was remembered; the description is the right one then.
         """
+        # Before the files are read: what changes them later is another identity.
+        identity, files = _identity(self.embedder)
+        are_settled = all(map(is_settled, files))
         tower = self.embedder._image_tower()
         tower.check_features(self.embedder.features)
         remembered, self.description = self.description, _describe(tower)
         self.tower = tower
         if remembered != self.description:
-            identity, files = _identity(self.embedder)
-            if all(map(is_settled, [tower.file, *files])):
+            if are_settled and is_settled(tower.file):
                 self.cache.describe(identity, self.description)
             if remembered is not None:
                 raise EncoderChangedError
@@ -123,6 +132,49 @@ def recall_encoder(embedder, cache):
     return description if _as_json(now) == description["file"] else None
 
 
+def feature_width(embedder, cache):
+    """Return the width of an embedder's rows, without building the encoder.
+
+    Parameters
+    ----------
+    embedder : CLIPEmbedder
+        Its parameters.
+
+    cache : EmbeddingMemo or EmbeddingCache
+        May remember the encoder; else its configuration is read.
+
+    Returns
+    -------
+    n_features : int
+    """
+    from sklearn_clipsid._clip import feature_widths
+
+    known = recall_encoder(embedder, cache)
+    if known is not None:
+        widths = known["widths"]
+    else:
+        place = embedder._place()
+        del place["device"]
+        widths = feature_widths(embedder.model_name, embedder.pretrained, **place)
+    _check_features(embedder, widths)
+    if embedder.features == "projected":
+        return widths["projected"]
+    n_blocks = widths["n_blocks"] if embedder.features == "blocks" else 1
+    return n_blocks * widths["pooled"]
+
+
+def _check_features(embedder, widths):
+    if embedder.features == "projected":
+        return
+    if "pooled" not in widths:
+        raise ValueError(
+            f"Got features={embedder.features!r} for {embedder.model_name}, which is "
+            "none of open_clip's own ViT models, but expected 'projected' with it."
+        )
+    if not isinstance(embedder.features, str):
+        block_index(embedder.features, widths["n_blocks"])
+
+
 def _describe(tower):
     return {
         "architecture": tower.encoder.name,
@@ -148,7 +200,7 @@ def _identity(embedder):
         "precision": embedder.precision,
         **embedder._place(),
         "host": platform.node(),
-        "versions": [version("open_clip_torch"), version("torch")],
+        "versions": [_version("open_clip_torch"), _version("torch")],
         **{name: os.environ.get(name) for name in SURROUNDINGS},
     }
     del asked["local_files_only"]  # decides whether weights are found, not which

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._detector_archive import check_archive, check_stamp, with_stamp
 from sklearn_clipsid._loaded_parts import check_fingerprint, check_part, parts_of
+from sklearn_clipsid._skops_import import import_skops
 
 __all__ = ["dump", "load", "TRUSTED_TYPES"]
 
@@ -34,15 +35,25 @@ TRUSTED_TYPES = frozenset(
     }
 )
 
-INSTEAD_OF_SEARCH = {
-    "GridSearchCV": "dump(search.best_estimator_, file)",
-    "RandomizedSearchCV": "dump(search.best_estimator_, file)",
-    "HalvingGridSearchCV": "dump(search.best_estimator_, file)",
-    "HalvingRandomSearchCV": "dump(search.best_estimator_, file)",
+_BEST = "dump(search.best_estimator_, file)"
+_SEARCH = "holds scorers and splitters that a safe file does not carry"
+#: What cannot be saved: why, and what to type instead.
+INSTEAD = {
+    "GridSearchCV": (_SEARCH, _BEST),
+    "RandomizedSearchCV": (_SEARCH, _BEST),
+    "HalvingGridSearchCV": (_SEARCH, _BEST),
+    "HalvingRandomSearchCV": (_SEARCH, _BEST),
     "TunedThresholdClassifierCV": (
+        _SEARCH,
         "dump(FixedThresholdClassifier(FrozenEstimator(m.estimator_), "
         "threshold=m.best_threshold_, response_method=m.response_method).fit(X, y), "
-        "file)"
+        "file)",
+    ),
+    "PrecomputedEmbedder": (
+        "knows the images of one store alone",
+        "embedder = CLIPEmbedder(...).fit(paths[:1]), check that its fingerprint_ is "
+        "that of the PrecomputedEmbedder, and dump(make_pipeline(embedder, pipe[1:]), "
+        "file)",
     ),
 }
 
@@ -68,7 +79,8 @@ def dump(estimator: Any, file: str | os.PathLike | BinaryIO) -> None:
     ------
     TypeError
         For GridSearchCV, TunedThresholdClassifierCV and the like, which hold scorers
-        and splitters; the message says what to dump instead.
+        and splitters, and for PrecomputedEmbedder; the message says what to dump
+        instead.
 
     ValueError
         When the estimator holds a type that `load` would refuse, with its name.
@@ -91,14 +103,14 @@ def dump(estimator: Any, file: str | os.PathLike | BinaryIO) -> None:
     >>> bool((same.predict_proba(X) == detector.predict_proba(X)).all())
     True
     """
-    import skops.io
     from sklearn.utils.validation import check_is_fitted
 
-    _refuse_searches(estimator)
+    skops_io = import_skops()
+    _refuse_what_cannot_travel(estimator)
     check_is_fitted(estimator)
     portable = _portable_copy(estimator)
-    data = skops.io.dumps(portable, compression=zipfile.ZIP_DEFLATED, compresslevel=6)
-    foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - TRUSTED_TYPES)
+    data = skops_io.dumps(portable, compression=zipfile.ZIP_DEFLATED, compresslevel=6)
+    foreign = sorted(set(skops_io.get_untrusted_types(data=data)) - TRUSTED_TYPES)
     if foreign:
         raise ValueError(
             f"Got an estimator that holds {', '.join(foreign)}, which `load` would "
@@ -176,13 +188,12 @@ def load(
     >>> from sklearn_clipsid.persistence import load
     >>> load("detector.skops", pretrained="ViT-B-16.safetensors")  # doctest: +SKIP
     """
-    import skops.io
-
+    skops_io = import_skops()
     name = getattr(file, "name", repr(file)) if hasattr(file, "read") else repr(file)
     data = file.read() if hasattr(file, "read") else Path(file).read_bytes()
     check_archive(data, name)
     try:
-        types = set(skops.io.get_untrusted_types(data=data))
+        types = set(skops_io.get_untrusted_types(data=data))
     # A damaged archive makes its readers fail in any way.
     except Exception as error:
         raise ValueError(_unreadable(name, error)) from error
@@ -194,7 +205,7 @@ def load(
         )
     check_stamp(data, name)
     try:
-        estimator = skops.io.loads(data, trusted=sorted(types))
+        estimator = skops_io.loads(data, trusted=sorted(types))
     except Exception as error:
         raise ValueError(_unreadable(name, error)) from error
     for part in parts_of(estimator):
@@ -215,14 +226,14 @@ def _unreadable(name: str, error: Exception) -> str:
     )
 
 
-def _refuse_searches(estimator: Any) -> None:
+def _refuse_what_cannot_travel(estimator: Any) -> None:
     for part in parts_of(estimator):
         kind = type(part).__name__
-        if kind in INSTEAD_OF_SEARCH:
+        if kind in INSTEAD:
+            why, instead = INSTEAD[kind]
             raise TypeError(
-                f"Got {kind}, which holds scorers and splitters that a safe file does "
-                f"not carry, but expected the model it chose; type "
-                f"{INSTEAD_OF_SEARCH[kind]}."
+                f"Got {kind}, which {why}, but expected a model that works on any "
+                f"machine; type {instead}."
             )
 
 

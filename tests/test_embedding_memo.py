@@ -2,19 +2,15 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from sklearn_clipsid import CLIPEmbedder
-from sklearn_clipsid._embedding_cache import (
-    SETTLED_NS,
-    EmbeddingMemo,
-    content_hash,
-    read_file,
-)
+from sklearn_clipsid._content_hash import FileSignature
+from sklearn_clipsid._embedding_memo import MEMO, CacheInfo, EmbeddingMemo
+
+A, B = b"a setting", b"another setting"
+FILE = FileSignature(b"/images/0.png", 5, 1, 2, 3)
 
 
 @pytest.fixture
@@ -22,241 +18,193 @@ def memo():
     return EmbeddingMemo()
 
 
-@pytest.fixture
-def old_file(tmp_path, monkeypatch):
-    """A file that was written long enough ago to be trusted."""
-    path = tmp_path / "image.bmp"
-    path.write_bytes(b"first")
-    # Waiting for the file to settle would take seconds; the clock is moved instead.
-    now = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: now() + 2 * SETTLED_NS)
-    return str(path)
+def row_of(value, width=10):
+    return np.full(width, value, dtype=np.float32)
 
 
-def test_rows_come_back_under_their_encoder_alone(memo):
-    memo.put("encoder", [b"a", b"b"], np.eye(2, dtype=np.float32))
-    np.testing.assert_array_equal(memo.get("encoder", b"b"), [0, 1])
-    assert memo.get("encoder", b"c") is None
-    assert memo.get("other encoder", b"a") is None
-    memo.clear()
-    assert memo.get("encoder", b"a") is None
+def keep(memo, setting, *values):
+    """Keep a constant row for each number, under the number as content."""
+    return memo.keep(setting, {bytes([v]): row_of(v) for v in values}, {})
 
 
-def test_rows_are_copies(memo):
-    rows = np.ones((2, 3), dtype=np.float32)
-    memo.put("encoder", [b"a", b"b"], rows)
-    rows[:] = 0
-    row = memo.get("encoder", b"a")
+def known(memo, setting, *values):
+    return sorted(
+        content[0] for content in memo.rows_of(setting, map(bytes_of, values))
+    )
+
+
+def bytes_of(value):
+    return bytes([value])
+
+
+def in_thread(function, *args):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result()
+
+
+def test_rows_come_back_under_their_setting_alone(memo):
+    assert keep(memo, A, 1, 2)
+    rows = memo.rows_of(A, [b"\2", b"\1", b"\3"])
+    assert rows.keys() == {b"\1", b"\2"}
+    np.testing.assert_array_equal(rows[b"\2"], row_of(2))
+    assert memo.rows_of(B, [b"\1", b"\2"]) == {}
+
+
+def test_a_kept_row_is_a_copy_and_stays_the_first(memo):
+    batch = np.ones((2, 3), dtype=np.float32)
+    memo.keep(A, {b"a": batch[0]}, {})
+    batch[:] = 0
+    memo.keep(A, {b"a": batch[0]}, {})
+    row = memo.rows_of(A, [b"a"])[b"a"]
     np.testing.assert_array_equal(row, 1)
-    assert row.base is None
+    assert row.base is None  # nor does it hold its batch in memory
+    assert memo.info().bytes == row.nbytes
 
 
-def test_rows_of_other_encoders_make_way_oldest_use_first():
-    row_bytes = 4 * 10
-    memo = EmbeddingMemo(max_bytes=3 * row_bytes)
-    rows = np.zeros((1, 10), dtype=np.float32)
-    for k in range(3):
-        assert memo.put("old", [bytes([k])], rows)
-    memo.get("old", bytes([0]))
-    assert memo.put("new", [bytes([3])], rows)
-    assert [memo.get("old", bytes([k])) is not None for k in range(3)] == [
-        True,
-        False,
-        True,
-    ]
-    assert memo.get("new", bytes([3])) is not None
+def test_rows_of_other_settings_make_way_oldest_use_first():
+    memo = EmbeddingMemo(max_bytes=3 * row_of(0).nbytes)
+    assert keep(memo, A, 0, 1, 2)
+    memo.rows_of(A, [b"\0"])
+    assert keep(memo, B, 3)
+    assert known(memo, A, 0, 1, 2) == [0, 2]
+    assert known(memo, B, 3) == [3]
 
 
 def test_repeated_passes_over_too_many_images_find_those_that_were_kept():
-    memo = EmbeddingMemo(max_bytes=10 * 4 * 10)
-    rows = np.zeros((1, 10), dtype=np.float32)
+    memo = EmbeddingMemo(max_bytes=10 * row_of(0).nbytes)
     for _ in range(2):
-        found = 0
-        for k in range(11):
-            if memo.get("encoder", bytes([k])) is None:
-                fits = memo.put("encoder", [bytes([k])], rows)
-            else:
-                found += 1
+        found = len(known(memo, A, *range(11)))
+        fits = [keep(memo, A, k) for k in range(11)]
     assert found == 10
-    assert not fits
+    assert fits == [True] * 10 + [False]
 
 
 def test_a_row_larger_than_the_bound_is_not_kept():
     memo = EmbeddingMemo(max_bytes=8)
-    memo.put("encoder", [b"a"], np.zeros((1, 10), dtype=np.float32))
-    assert memo.get("encoder", b"a") is None and memo._bytes == 0
+    assert not keep(memo, A, 1)
+    assert memo.info() == CacheInfo(rows=0, bytes=0, hits=0, misses=0)
+
+
+def test_files_are_recognised_by_their_whole_signature(memo):
+    memo.keep(A, {}, {FILE: b"content"})
+    others = [
+        FILE._replace(**{field: value})
+        for field, value in zip(FILE._fields, [b"/images/1.png", 6, 7, 8, 9])
+    ]
+    assert memo.contents_of([FILE, *others]) == {FILE: b"content"}
+
+
+def test_the_memory_of_files_is_bounded():
+    memo = EmbeddingMemo(max_bytes=10 * 1024)
+    files = [FILE._replace(inode=k) for k in range(25)]
+    memo.keep(A, {}, dict.fromkeys(files, b"content"))
+    assert memo.contents_of(files).keys() == set(files[-10:])
+
+
+def test_hits_and_misses_are_counted_until_it_is_cleared(memo):
+    keep(memo, A, 1, 2)
+    memo.count(hits=3, misses=4)
+    memo.count(hits=1, misses=0)
+    assert memo.info() == CacheInfo(rows=2, bytes=80, hits=4, misses=4)
+    memo.clear()
+    assert memo.info() == CacheInfo(rows=0, bytes=0, hits=0, misses=0)
+    assert known(memo, A, 1, 2) == []
+
+
+def test_no_encoder_is_described(memo):
+    memo.describe("identity", {"weights": "digest"})
+    assert memo.described("identity") is None
+
+
+# Claims ------------------------------------------------------------------------------
+
+
+def test_what_one_thread_has_claimed_is_left_to_it_until_it_is_kept(memo):
+    contents = [b"\1", b"\2"]
+    assert memo.claim(A, contents) == ({}, {b"\1", b"\2"})
+    assert memo.claim(A, contents) == ({}, {b"\1", b"\2"})  # by the same thread again
+    assert in_thread(memo.claim, A, contents) == ({}, set())
+    assert in_thread(memo.claim, B, [b"\3"]) == ({}, {b"\3"})
+    keep(memo, A, 1)
+    rows, mine = in_thread(memo.claim, A, contents)
+    assert (rows.keys(), mine) == ({b"\1"}, set())
+
+
+def test_a_run_that_ends_gives_up_what_it_has_claimed(memo):
+    with pytest.raises(KeyboardInterrupt), memo:
+        memo.claim(A, [b"\1"])
+        raise KeyboardInterrupt
+    assert in_thread(memo.claim, A, [b"\1"]) == ({}, {b"\1"})
+
+
+def test_the_end_of_a_run_leaves_claims_of_other_threads(memo):
+    memo.claim(A, [b"\1"])
+
+    def another_run():
+        with memo:
+            return memo.claim(A, [b"\1", b"\2"])
+
+    assert in_thread(another_run) == ({}, {b"\2"})
+    assert in_thread(memo.claim, A, [b"\1", b"\2"]) == ({}, {b"\2"})
+
+
+def test_a_row_that_found_no_room_is_left_to_the_next():
+    memo = EmbeddingMemo(max_bytes=0)
+    memo.claim(A, [b"\1"])
+    keep(memo, A, 1)
+    assert in_thread(memo.claim, A, [b"\1"]) == ({}, {b"\1"})
+
+
+# Threads and processes ---------------------------------------------------------------
 
 
 def test_threads_may_read_write_and_clear_at_once():
-    memo = EmbeddingMemo(max_bytes=4 * 10 * 20)
+    memo = EmbeddingMemo(max_bytes=20 * row_of(0).nbytes)
     deadline = time.monotonic() + 0.5
 
     def work(seed):
         rng = np.random.default_rng(seed)
         while time.monotonic() < deadline:
-            k = int(rng.integers(50))
-            memo.put("encoder", [bytes([k])], np.full((1, 10), k, dtype=np.float32))
-            row = memo.get("encoder", bytes([int(rng.integers(50))]))
-            assert row is None or (row == row[0]).all()
+            k, other = (int(v) for v in rng.integers(50, size=2))
+            with memo:
+                memo.claim(A, [bytes([k])])
+                keep(memo, A, k)
+                for row in memo.rows_of(A, [bytes([other])]).values():
+                    np.testing.assert_array_equal(row, other)
             if k == 0:
                 memo.clear()
 
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(work, seed) for seed in range(8)]:
             done.result()
-    assert memo._bytes == sum(row.nbytes for row in memo._rows.values())
+    assert memo.info().bytes == memo.info().rows * row_of(0).nbytes <= memo.max_bytes
+    assert memo.claim(A, [b"\1"])[1] | memo.rows_of(A, [b"\1"]).keys() == {b"\1"}
 
 
-def test_the_hash_tells_shapes_apart():
-    pixels = np.arange(24, dtype=np.uint8)
-    hashes = {content_hash(pixels.reshape(s)) for s in [(2, 4, 3), (4, 2, 3), (24,)]}
-    hashes.add(content_hash(pixels.tobytes()))
-    assert len(hashes) == 4
-    whole = np.arange(48, dtype=np.uint8).reshape(6, 8)
-    assert content_hash(whole[:, ::2]) == content_hash(whole[:, ::2].copy())
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+# A fork beside threads is what is tested.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_starts_with_nothing_and_with_a_free_lock(fresh_memo):
+    keep(MEMO, A, 1)
+    held, done = threading.Event(), threading.Event()
 
+    def hold():
+        with MEMO._lock:
+            held.set()
+            done.wait(30)
 
-def test_an_unchanged_old_file_is_recognised_unread(memo, old_file):
-    data, content = read_file(memo, old_file)
-    assert data == b"first" and content == content_hash(b"first")
-    assert memo.hash_of_file(old_file) == content
-
-
-def test_a_file_younger_than_two_seconds_is_read_again(memo, tmp_path):
-    path = tmp_path / "image.bmp"
-    path.write_bytes(b"first")
-    read_file(memo, str(path))
-    assert memo.hash_of_file(str(path)) is None
-    # Setting the times back does not make it old: the inode's change time is new.
-    os.utime(path, ns=(0, 0))
-    read_file(memo, str(path))
-    assert memo.hash_of_file(str(path)) is None
-
-
-@pytest.mark.parametrize("how", ["in place", "replaced", "link"])
-def test_an_overwritten_file_of_equal_size_and_times_is_noticed(memo, old_file, how):
-    path = Path(old_file)
-    if how == "link":
-        target = path.rename(path.with_name("target.bmp"))
-        path.symlink_to(target)
-    stat = os.stat(path)
-    read_file(memo, old_file)
-    time.sleep(0.02)  # one tick of the file system's clock
-    if how == "in place":
-        path.write_bytes(b"other")
-    else:
-        other = path.with_name("other.bmp")
-        other.write_bytes(b"other")
-        os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        if how == "replaced":
-            other.replace(path)
-        else:
-            path.unlink()
-            path.symlink_to(other)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    now = os.stat(path)
-    assert (now.st_size, now.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-    assert memo.hash_of_file(old_file) is None
-    assert read_file(memo, old_file)[0] == b"other"
-
-
-def test_a_file_that_changes_while_it_is_read_is_not_remembered(
-    memo, old_file, monkeypatch
-):
-    from sklearn_clipsid import _embedding_cache
-
-    hash_bytes = content_hash
-
-    def rewritten_meanwhile(data):
-        Path(old_file).write_bytes(b"longer than before")
-        return hash_bytes(data)
-
-    monkeypatch.setattr(_embedding_cache, "content_hash", rewritten_meanwhile)
-    data, content = read_file(memo, old_file)
-    assert content == hash_bytes(data)
-    assert memo.hash_of_file(old_file) is None
-
-
-def test_what_is_no_regular_file_is_not_opened(memo, tmp_path):
-    with pytest.raises(IsADirectoryError):
-        read_file(memo, str(tmp_path))
-    with pytest.raises(OSError, match="pipe, socket or device"):
-        read_file(memo, os.devnull)
-
-
-# Through the embedder ----------------------------------------------------------------
-
-
-def test_an_overwritten_image_gets_its_new_row(tiny_clip, tmp_path, encoded, old_file):
-    path = tmp_path / "image.bmp"  # uncompressed: equal sizes for all contents
-    embedder = CLIPEmbedder(pretrained=tiny_clip)
-    rows = []
-    for grey in (10, 200):
-        Image.new("RGB", (40, 40), (grey, 0, 99)).save(path)
-        os.utime(path, ns=(0, 0))
-        rows.append(embedder.transform([path]))
-        np.testing.assert_array_equal(embedder.transform([path]), rows[-1])
-        time.sleep(0.02)
-    fresh = embedder.transform([np.asarray(Image.open(path))])
-    np.testing.assert_allclose(rows[1], fresh, atol=1e-5)
-    assert np.abs(rows[0] - rows[1]).max() > 1e-3
-    assert encoded == [1, 1, 1]
-
-
-def test_a_known_old_file_is_not_opened_again(
-    tiny_clip, image_files, old_file, fresh_memo, monkeypatch
-):
-    from sklearn_clipsid import _embedding_run
-
-    embedder = CLIPEmbedder(pretrained=tiny_clip)
-    before = embedder.transform(image_files)
-    monkeypatch.setattr(_embedding_run, "read_file", None)
-    np.testing.assert_array_equal(embedder.transform(image_files), before)
-
-
-def test_returned_rows_may_be_changed(tiny_clip, image_files, fresh_memo):
-    embedder = CLIPEmbedder(pretrained=tiny_clip)
-    rows = embedder.transform(image_files)
-    expected = rows.copy()
-    rows[:] = 0
-    np.testing.assert_array_equal(embedder.transform(image_files), expected)
-
-
-def test_a_copy_under_another_name_is_not_embedded_again(
-    tiny_clip, image_files, tmp_path, encoded
-):
-    copy = tmp_path / "copy.png"
-    copy.write_bytes(Path(image_files[0]).read_bytes())
-    data = copy.read_bytes()
-    rows = CLIPEmbedder(pretrained=tiny_clip).transform([image_files[0], copy, data])
-    assert encoded == [1]
-    assert (rows == rows[0]).all()
-
-
-def test_a_memory_too_small_for_anything_costs_only_time(
-    tiny_clip, image_files, encoded, fresh_memo, monkeypatch
-):
-    embedder = CLIPEmbedder(pretrained=tiny_clip, batch_size=2)
-    expected = embedder.transform(image_files)
-    fresh_memo.clear()
-    monkeypatch.setattr(fresh_memo, "max_bytes", 0)
-    with pytest.warns(UserWarning, match="18 images exceed the 0 MiB"):
-        rows = embedder.transform([*image_files, *image_files])
-    np.testing.assert_allclose(rows, np.vstack([expected, expected]), atol=1e-5)
-
-
-def test_threads_that_embed_the_same_images_agree(tiny_clip, image_files, fresh_memo):
-    embedder = CLIPEmbedder(pretrained=tiny_clip, batch_size=2, decode_threads=2)
-    barrier = threading.Barrier(6)
-
-    def work(seed):
-        order = np.random.default_rng(seed).permutation(9)
-        barrier.wait()
-        rows = embedder.transform([image_files[i] for i in order])
-        return rows[np.argsort(order)]
-
-    with ThreadPoolExecutor(6) as pool:
-        rows = list(pool.map(work, range(6)))
-    expected = embedder.transform(image_files)
-    for row in rows:
-        np.testing.assert_allclose(row, expected, atol=1e-5)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(30)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(MEMO.info().rows)  # waits forever for a lock that nobody holds
+    deadline = time.monotonic() + 10
+    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, 9)
+        time.sleep(0.01)
+    done.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    assert MEMO.info().rows == 1

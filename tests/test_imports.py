@@ -12,6 +12,8 @@ PACKAGE = Path(sklearn_clipsid.__file__).parent
 # Imports point down, to a lower layer or within one subpackage.
 LAYERS = {
     "_block_index": 0,
+    "_cache_database": 1,
+    "_claim_owner": 0,
     "_content_hash": 0,
     "_cross_entropy": 0,
     "_first_few": 0,
@@ -19,21 +21,30 @@ LAYERS = {
     "_groups": 0,
     "_image_sequence": 0,
     "_network_drive": 0,
+    "_optional": 0,
     "_progress": 0,
+    "_shard_contents": 0,
+    "_shard_encoder": 1,
+    "_shard_files": 0,
+    "_skops_import": 0,
     "_training_rows": 0,
     "_warn_user": 0,
     "_adam": 1,
     "_clip": 1,
     "_embedding_cache": 2,
     "_embedding_memo": 1,
+    "_path_rows": 1,
     "_embedding_run": 2,
+    "_embedding_store": 2,
     "_lazy_encoder": 2,
     "_loaded_parts": 2,
     "_model_card": 2,
     "_detector_archive": 3,
     "_block_selector": 3,
     "_clip_embedder": 3,
+    "_embedding_shards": 3,
     "_orthogonal_linear": 3,
+    "_precomputed_embedder": 3,
     "datasets": 3,
     "metrics": 3,
     "model_selection": 3,
@@ -51,7 +62,15 @@ HEAVY = {
     "torchvision",
 }
 # Imported inside functions, where they are needed.
-LAZY = HEAVY | {"matplotlib", "pandas", "skops", "tqdm"}
+LAZY = HEAVY | {
+    "dask",
+    "distributed",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "skops",
+    "tqdm",
+}
 SHAPELESS = {"base", "common", "helpers", "misc", "utils"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
