@@ -32,7 +32,7 @@ TABLES = (
         checksum INTEGER NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS counts (
         name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID""",
-    # Who is embedding what. Last, as it tells that all tables are there.
+    # Who is embedding what.
     """CREATE TABLE IF NOT EXISTS claims (
         setting BLOB NOT NULL, content BLOB NOT NULL, owner TEXT NOT NULL,
         since REAL NOT NULL, PRIMARY KEY (setting, content)) WITHOUT ROWID""",

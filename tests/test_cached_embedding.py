@@ -16,7 +16,7 @@ import pytest
 from joblib import parallel_config
 from PIL import Image
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 
 from sklearn_clipsid import (
@@ -117,24 +117,22 @@ def in_fresh_process(program, *args, **environment):
 def test_a_grid_search_embeds_each_image_once(
     embedder_of, image_files, encoded, kind, threads
 ):
-    # Nine folders of the same images would be found out.
-    paths, y = image_files, np.arange(9) % 2
     search = GridSearchCV(
         make_pipeline(
             embedder_of(kind), OrthogonalLinearDetector(max_iter=2, random_state=0)
         ),
         {"orthogonallineardetector__n_components": [1, 2, 3, 4]},
-        cv=4,
+        cv=KFold(5),
         error_score="raise",
         n_jobs=2 if threads else None,
     )
     with parallel_config("threading"):
-        search.fit(paths, y)
+        search.fit(image_files, np.arange(9) % 2)
     assert sum(encoded) == 9
     info = search.best_estimator_[0].cache_info()
     assert (info.rows, info.misses) == (9, 9)
-    # Four candidates, fitted and scored on four folds, and the best one on all.
-    assert info.hits == 4 * 4 * 9 + 9 - 9
+    # Four candidates, fitted and scored on five folds, and the best one on all.
+    assert info.hits == 4 * 5 * 9 + 9 - 9
 
 
 @pytest.mark.parametrize("kind", KINDS)
