@@ -90,6 +90,7 @@ class CacheDatabase:
         self.path = ""
         self.can_write = True
         self._can_read = True
+        self._ignores_log = False
         self._is_network = False
         self._stem = FORMAT
         self._is_named = bool(os.fspath(folder))
@@ -142,8 +143,8 @@ class CacheDatabase:
     def _numbers(self) -> list[int]:
         """List the files: the last one is in use, those before it were damaged."""
         pattern = re.compile(re.escape(self._stem) + r"\.([0-9]+)\.sqlite")
-        names = os.listdir(self.folder)
-        return [int(m[1]) for name in names if (m := pattern.fullmatch(name))]
+        found = map(pattern.fullmatch, os.listdir(self.folder))
+        return [int(match[1]) for match in found if match]
 
     def _numbered(self, number: int) -> str:
         return os.path.join(self.folder, f"{self._stem}.{number}.sqlite")
@@ -186,7 +187,7 @@ class CacheDatabase:
         return otherwise
 
     def write(self, command: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
-        """Run a command in one transaction, or return None when that cannot be done.
+        """Run a command in one transaction.
 
         Parameters
         ----------
@@ -196,7 +197,7 @@ class CacheDatabase:
         Returns
         -------
         answer : object
-            What `command` returned.
+            What `command` returned, or None when nothing can be written.
         """
 
         def question(connection: sqlite3.Connection) -> Answer:
@@ -236,7 +237,12 @@ class CacheDatabase:
         opened = self._connections.get(thread)
         if opened is not None and opened.path == path:
             return opened.connection
-        connection = _connect(path, can_write, "DELETE" if self._is_network else "WAL")
+        if can_write:
+            connection = _open(path, "rwc")
+            with _closed_on_error(connection):
+                _prepare(connection, "DELETE" if self._is_network else "WAL")
+        else:
+            connection = self._read_only(path)
         with self._lock:
             # Pools come and go during a run.
             ended = [t for t in self._connections if t is thread or not t.is_alive()]
@@ -244,6 +250,19 @@ class CacheDatabase:
                 self._connections.pop(other).connection.close()
             self._connections[thread] = _Opened(path, connection)
         return connection
+
+    def _read_only(self, path: str) -> sqlite3.Connection:
+        if not self._ignores_log:
+            try:
+                connection = _open(path, "ro")
+                with _closed_on_error(connection):
+                    connection.execute("SELECT 1 FROM rows LIMIT 1")
+                return connection
+            except sqlite3.OperationalError:
+                # A log cannot be opened without writing beside it.
+                self._ignores_log = True
+        # Rows of a run that goes on may be missing; checksums guard the rest.
+        return _open(path, "ro&immutable=1")
 
     def _replace(self, path: str, error: Exception) -> bool:
         """Go on with a new file, and leave the damaged one as it is.
@@ -275,6 +294,8 @@ class CacheDatabase:
         with self._lock:
             if could_write:
                 is_known, self.can_write = not self.can_write, False
+                # For which SQLite has tried ten seconds, as it would again.
+                self._ignores_log |= _code(error) == sqlite3.SQLITE_PROTOCOL
             else:
                 is_known, self._can_read = not self._can_read, False
         if is_known:
@@ -294,8 +315,7 @@ class CacheDatabase:
 
     def _say(self, message: str) -> None:
         """Warn, or leave it to the caller's thread, whose line is to be named."""
-        with self._lock:
-            self._unsaid.append(message)
+        self._unsaid.append(message)
         if threading.get_ident() == self._thread:
             self._speak()
 
@@ -319,23 +339,6 @@ def _worded_errors(folder: str) -> Iterator[None]:
 def _code(error: Exception) -> int:
     # The sqlite3 module itself finds text that is none, and gives no code.
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-
-
-def _connect(path: str, can_write: bool, journal: str) -> sqlite3.Connection:
-    if can_write:
-        connection = _open(path, "rwc")
-        with _closed_on_error(connection):
-            _prepare(connection, journal)
-        return connection
-    try:
-        connection = _open(path, "ro")
-        with _closed_on_error(connection):
-            connection.execute("SELECT 1 FROM rows LIMIT 1")
-    except sqlite3.OperationalError:
-        # A log cannot be opened without writing beside it. Without the log, rows of a
-        # run that is still going on may be missing; checksums guard the rest.
-        connection = _open(path, "ro&immutable=1")
-    return connection
 
 
 def _open(path: str, mode: str) -> sqlite3.Connection:

@@ -872,12 +872,8 @@ def test_known_rows_are_used_where_nothing_may_be_written(
     embedder, paths = half_filled(public, images)
     if what == "folder and log":
         # As a killed run leaves it: its last batches are in the log alone.
-        with Child(embed_slowly, embedder, paths) as child:
-            child.hear()
-            child.tell("go")
-            time.sleep(0.1)
-            child.kill()
-            child.process.join()
+        with Child(keep_and_die, embedder, paths, "after", 3) as child:
+            child.process.join(60)
     files = {path: path.read_bytes() for path in (public / "cache").iterdir()}
     for path in files:
         path.chmod(0o444 if what in ("file", "both") else 0o644)

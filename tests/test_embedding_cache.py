@@ -310,6 +310,31 @@ def test_connections_of_threads_that_ended_do_not_pile_up(cache, folder):
     assert len(open_files(folder)) <= 3 * 3
 
 
+def test_a_log_that_cannot_be_read_is_tried_for_once_in_a_run(folder, monkeypatch):
+    def fail(connection, journal):
+        time.sleep(0.01)  # ten seconds, in SQLite
+        error = sqlite3.OperationalError("locking protocol")
+        error.sqlite_errorcode = sqlite3.SQLITE_PROTOCOL
+        raise error
+
+    with EmbeddingCache(folder) as cache:
+        keep(cache, A, 1)
+    modes, open_ = [], _cache_database._open
+    monkeypatch.setattr(
+        _cache_database,
+        "_open",
+        lambda path, mode: modes.append(mode) or open_(path, mode),
+    )
+    monkeypatch.setattr(_cache_database, "_prepare", fail)
+    with contextlib.ExitStack() as stack:
+        with pytest.warns(UserWarning, match=r"Cannot write .*locking protocol"):
+            cache = stack.enter_context(EmbeddingCache(folder))
+        for _ in range(3):
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(known, cache, A, 1).result() == [1]
+    assert modes == ["rwc"] + 4 * ["ro&immutable=1"]
+
+
 def test_threads_and_runs_may_read_write_and_clear_at_once(folder):
     deadline = time.monotonic() + 1
 
