@@ -7,6 +7,7 @@ detectors to files that are safe to load.
 
 from sklearn_clipsid._block_selector import BlockSelector
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
+from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
 from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
 
 __version__ = "0.1.0.dev0"
@@ -15,4 +16,5 @@ __all__ = [
     "CLIPEmbedder",
     "BlockSelector",
     "OrthogonalLinearDetector",
+    "ConceptBottleneckClassifier",
 ]

@@ -20,7 +20,12 @@ if not DOCS.is_dir():
 # What users may import, in the order of the API page. A name that moves breaks their
 # code, and saved files as well.
 PUBLIC = {
-    "sklearn_clipsid": ["CLIPEmbedder", "BlockSelector", "OrthogonalLinearDetector"],
+    "sklearn_clipsid": [
+        "CLIPEmbedder",
+        "BlockSelector",
+        "OrthogonalLinearDetector",
+        "ConceptBottleneckClassifier",
+    ],
     "sklearn_clipsid.model_selection": ["LeaveOneGeneratorOut"],
     "sklearn_clipsid.metrics": [
         "average_precision_by_generator",
