@@ -7,6 +7,7 @@ detectors to files that are safe to load.
 
 from sklearn_clipsid._block_selector import BlockSelector
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
+from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
 from sklearn_clipsid._embedding_shards import embed_to_shards
 from sklearn_clipsid._embedding_store import EmbeddingStore
 from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
@@ -18,6 +19,7 @@ __all__ = [
     "CLIPEmbedder",
     "BlockSelector",
     "OrthogonalLinearDetector",
+    "ConceptBottleneckClassifier",
     "embed_to_shards",
     "EmbeddingStore",
     "PrecomputedEmbedder",

@@ -4,7 +4,7 @@ import numpy as np
 
 
 class Adam:
-    """Adam with coupled L2 decay, as ``torch.optim.Adam`` computes it.
+    """Adam or AdamW, as ``torch.optim`` computes them.
 
     Parameters
     ----------
@@ -17,6 +17,10 @@ class Adam:
     weight_decay : float, default=0
         Times the parameters is added to the gradient, before the moments.
 
+    decoupled : bool, default=False
+        Whether the decay instead shrinks the parameters at each step, by
+        `weight_decay` times `learning_rate` (AdamW).
+
     betas : tuple of two floats, default=(0.9, 0.999)
         Decay of the moments.
 
@@ -25,11 +29,19 @@ class Adam:
     """
 
     def __init__(
-        self, params, *, learning_rate, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8
+        self,
+        params,
+        *,
+        learning_rate,
+        weight_decay=0.0,
+        decoupled=False,
+        betas=(0.9, 0.999),
+        eps=1e-8,
     ):
         self.params = params
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.decoupled = decoupled
         self.betas = betas
         self.eps = eps
         self._n_steps = 0
@@ -48,7 +60,9 @@ class Adam:
         self._n_steps += 1
         beta1, beta2 = self.betas
         work = self._work
-        if self.weight_decay:
+        if self.weight_decay and self.decoupled:
+            self.params *= 1 - self.learning_rate * self.weight_decay
+        elif self.weight_decay:
             np.multiply(self.params, self.weight_decay, out=work)
             grad += work
         # m = β1 m + (1-β1) g and v = β2 v + (1-β2) g², without temporaries: at a few
@@ -68,12 +82,42 @@ class Adam:
         self.params -= work
 
 
+class AdamGroups:
+    """Adam with other settings for each part of the parameters.
+
+    Parameters
+    ----------
+    params : ndarray of shape (n_params,)
+        Updated in place by `step`.
+
+    groups : list of (slice, dict)
+        Parts that cover `params`, and the settings of `Adam` for each.
+    """
+
+    def __init__(self, params, groups):
+        self.params = params
+        self._groups = [
+            (part, Adam(params[part], **settings)) for part, settings in groups
+        ]
+
+    def step(self, grad):
+        """Move the parameters one step.
+
+        Parameters
+        ----------
+        grad : ndarray of shape (n_params,)
+            The gradient; overwritten.
+        """
+        for part, optimiser in self._groups:
+            optimiser.step(grad[part])
+
+
 def run_epoch(optimiser, loss_grad, rows, batch_size, random_state):
     """Visit the rows once in random order, one step per batch.
 
     Parameters
     ----------
-    optimiser : Adam
+    optimiser : Adam or AdamGroups
         Holds the parameters.
 
     loss_grad : callable

@@ -4,6 +4,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 STAMPED_PACKAGES = (
     "sklearn_clipsid",
     "scikit-learn",
@@ -71,5 +73,7 @@ def render_card(estimator: Any, stamp: dict[str, Any]) -> str:
             ),
         },
     )
-    card.add_hyperparams(section=f"{title}/Parameters")
+    # The directions of concepts would fill pages.
+    with np.printoptions(threshold=1, edgeitems=1):
+        card.add_hyperparams(section=f"{title}/Parameters")
     return card.render()

@@ -11,9 +11,11 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     _fit_context,
+    clone,
 )
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
     check_classification_targets,
@@ -24,6 +26,8 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_clipsid._adam import Adam, minimize_minibatch, run_epoch
+from sklearn_clipsid._axis_stability import bootstrap_axes, matched_cosines
+from sklearn_clipsid._canonical_axes import axis_shares, canonical_axes, class_gaps
 from sklearn_clipsid._cross_entropy import soft_cross_entropy
 from sklearn_clipsid._finite_rows import check_finite_rows
 from sklearn_clipsid._training_rows import split_for_early_stopping, weighted_rows
@@ -37,6 +41,16 @@ PUBLISHED_ROW_NORM = 32.95
 MIN_STEPS_PER_EPOCH = 8
 FLOATS = [np.float64, np.float32]
 DAMAGED = "the saved detector is damaged or was changed by hand."
+
+
+def _can_continue(detector):
+    if detector.axes != "learned":
+        raise AttributeError(
+            f"Got axes={detector.axes!r} but expected axes='learned' for partial_fit: "
+            "canonical axes are uncorrelated over all training rows, so they need them "
+            "at once; use fit, or axes='learned'."
+        )
+    return True
 
 
 class OrthogonalLinearDetector(
@@ -92,6 +106,12 @@ class OrthogonalLinearDetector(
         features; a float is that number; None leaves them alone. The scale is folded
         into the fitted arrays.
 
+    axes : {"learned", "canonical"}, default="learned"
+        How the decision is written as k activations; it is the same to the bit.
+        "learned" keeps those of the training, which depend on the random start.
+        "canonical" replaces them by uncorrelated ones that come back (Notes). Choose
+        it before you read single axes.
+
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
 
@@ -104,7 +124,7 @@ class OrthogonalLinearDetector(
         The labels. Of two, the second is the positive class.
 
     components_ : ndarray of shape (n_components, n_features)
-        W₁ in the units of X.
+        W₁ in the units of X, or the canonical axes.
 
     n_components_ : int
         Number of activations of the fitted detector.
@@ -120,6 +140,15 @@ class OrthogonalLinearDetector(
 
     intercept_ : ndarray of shape (n_outputs,)
         The intercept that goes with `coef_`.
+
+    axis_share_ : ndarray of shape (n_components,)
+        Share of each activation in the gap between the classes' mean logits on the
+        training rows; they sum to 1 and may be negative. With several classes, of the
+        squared deviations of the mean logits. Not there after `partial_fit`.
+
+    axis_is_remainder_ : ndarray of bool of shape (n_components,)
+        Which canonical axes depend on the training of the head; none of the learned
+        counts.
 
     feature_scale_ : float
         The number by which features were multiplied while fitting.
@@ -161,9 +190,21 @@ class OrthogonalLinearDetector(
     Sample weights act on the loss, the penalty and the feature scale as repetition
     does; batches are drawn from the distinct rows.
 
-    Single activations depend on the random start (mean absolute cosine .29 between
-    matched activations of two seeds in [1]_): read `coef_`, not single rows of
-    `components_`.
+    Learned activations depend on the random start (mean absolute cosine .29 between
+    matched activations of two seeds in [1]_): do not read single rows of `components_`
+    then.
+
+    **Canonical axes.** Axes 1 to k - 1 come from rows and labels alone: each is the
+    direction whose activation has the largest covariance with the mean-difference
+    score :math:`δ^\top x` (δ is the difference of the class means), among those
+    uncorrelated with the axes before it. The last is the remainder, that part of
+    `coef_` whose activation is uncorrelated with all others; only it depends on the
+    random start. Activations are centred and scaled to unit variance over the training
+    rows, point to ``classes_[1]``, and are sorted by `axis_share_`, so their penalty
+    over the training set is zero. Axes that rows and labels do not define (no more
+    variance, equal class means) are rows of zeros. With m > 2 classes the last
+    min(k, m) axes are the principal axes of the data within the span of the
+    remainders, and the others use the deviations of all class means.
 
     References
     ----------
@@ -198,6 +239,7 @@ class OrthogonalLinearDetector(
             Interval(Real, 0, None, closed="neither"),
             None,
         ],
+        "axes": [StrOptions({"learned", "canonical"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "random_state": ["random_state"],
     }
@@ -216,6 +258,7 @@ class OrthogonalLinearDetector(
         validation_fraction=0.1,
         n_iter_no_change=5,
         scale_features="auto",
+        axes="learned",
         class_weight=None,
         random_state=None,
     ):
@@ -230,6 +273,7 @@ class OrthogonalLinearDetector(
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.scale_features = scale_features
+        self.axes = axes
         self.class_weight = class_weight
         self.random_state = random_state
 
@@ -279,8 +323,10 @@ class OrthogonalLinearDetector(
         )
         self.n_iter_ = len(self.loss_curve_)
         self._store(params)
+        self._choose_axes(X, codes, weights)
         return self
 
+    @available_if(_can_continue)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Visit new data of known classes once.
@@ -402,6 +448,45 @@ class OrthogonalLinearDetector(
         logits = self.decision_function(X)
         codes = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
         return self.classes_[codes]
+
+    def axis_stability(self, X, y, n_boot=20, *, sample_weight=None, random_state=None):
+        """Compare the axes with those of detectors fitted to bootstrap samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The training rows.
+
+        y : array-like of shape (n_samples,)
+            Their labels.
+
+        n_boot : int, default=20
+            Number of samples drawn with replacement, each class keeping its size. Each
+            fit has another seed.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            The weights of the fit.
+
+        random_state : int, RandomState instance or None, default=None
+            Draws the samples and the seeds of the fits.
+
+        Returns
+        -------
+        cosines : ndarray of shape (n_boot, n_components)
+            Absolute cosine, in the units of X, of each row of `components_` with its
+            match in the refitted detector: one to one, the largest sum (Hungarian
+            method). Rows of zeros get 0.
+        """
+        check_is_fitted(self)
+        refits = bootstrap_axes(
+            clone(self).set_params(n_components=self.n_components_),
+            X,
+            y,
+            sample_weight,
+            n_boot,
+            random_state,
+        )
+        return np.array([matched_cosines(self.components_, axes) for axes in refits])
 
     def __setstate__(self, state):
         super().__setstate__(state)
@@ -557,6 +642,24 @@ class OrthogonalLinearDetector(
         self.activation_weights_ = W2.copy()
         self.coef_ = coef
         self.intercept_ = intercept
+        self.axis_is_remainder_ = np.zeros(self.n_components_, dtype=bool)
+        vars(self).pop("axis_share_", None)  # of other rows
+
+    def _choose_axes(self, X, codes, weights):
+        """Keep the learned axes or replace them, and measure their shares."""
+        if self.axes == "canonical":
+            gaps = class_gaps(X, codes, weights)  # (n_gaps, n_features)
+            (
+                self.components_,
+                self.activation_intercept_,
+                self.activation_weights_,
+                self.axis_is_remainder_,
+            ) = canonical_axes(X, weights, gaps, self.coef_, self.n_components_)
+            gaps = gaps @ self.components_.T
+        else:
+            A = X @ self.components_.T.astype(X.dtype)  # (n_samples, n_components)
+            gaps = class_gaps(A, codes, weights)
+        self.axis_share_ = axis_shares(self.activation_weights_, gaps)
 
     def _checked(self, X):
         check_is_fitted(self)
@@ -582,6 +685,8 @@ class OrthogonalLinearDetector(
         names = ("components_", "activation_intercept_", "activation_weights_")
         expected = dict(zip((*names, "intercept_"), self._shapes()))
         expected["coef_"] = (expected["intercept_"][0], expected["components_"][1])
+        if hasattr(self, "axis_share_"):
+            expected["axis_share_"] = expected["activation_intercept_"]
         for name, shape in expected.items():
             value = getattr(self, name, None)
             array = np.asarray(value)
@@ -592,6 +697,12 @@ class OrthogonalLinearDetector(
                     f"{'' if finite else 'not '}all finite, but expected finite "
                     f"numbers of shape {shape}; {DAMAGED}"
                 )
+        is_remainder = np.asarray(getattr(self, "axis_is_remainder_", None))
+        if is_remainder.dtype != bool or is_remainder.shape != (self.n_components_,):
+            raise ValueError(
+                f"Got axis_is_remainder_={is_remainder!r} but expected "
+                f"{self.n_components_} times true or false; {DAMAGED}"
+            )
         product = self.activation_weights_ @ self.components_
         if not np.allclose(self.coef_, product, atol=1e-9 * np.abs(product).max()):
             raise ValueError(

@@ -25,6 +25,7 @@ TRUSTED_TYPES = frozenset(
     {
         "sklearn_clipsid._block_selector.BlockSelector",
         "sklearn_clipsid._clip_embedder.CLIPEmbedder",
+        "sklearn_clipsid._concept_bottleneck.ConceptBottleneckClassifier",
         "sklearn_clipsid._orthogonal_linear.OrthogonalLinearDetector",
         # CalibratedClassifierCV
         "sklearn.calibration._CalibratedClassifier",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_clipsid._adam import Adam, minimize_minibatch, run_epoch
+from sklearn_clipsid._adam import Adam, AdamGroups, minimize_minibatch, run_epoch
 
 
 class Recorder:
@@ -38,6 +38,29 @@ def test_fifty_steps_equal_those_of_torch(weight_decay, rng):
         ((theirs - torch.tensor(target)) ** 4).sum().backward()
         torch_adam.step()
     np.testing.assert_allclose(ours.params, theirs.detach().numpy(), atol=1e-10)
+
+
+def test_decoupled_decay_in_groups_equals_adamw_of_torch(rng):
+    start, target = rng.standard_normal((2, 30))
+    settings = {"learning_rate": 0.05, "weight_decay": 0.3, "decoupled": True}
+    ours = AdamGroups(
+        start.copy(),
+        [(slice(10), {"learning_rate": 0.5}), (slice(10, None), settings)],
+    )
+    theirs = [torch.tensor(part, requires_grad=True) for part in np.split(start, [10])]
+    adamw = torch.optim.AdamW(
+        [
+            {"params": theirs[0], "lr": 0.5, "weight_decay": 0},
+            {"params": theirs[1], "lr": 0.05, "weight_decay": 0.3},
+        ]
+    )
+    for _ in range(50):
+        ours.step(4 * (ours.params - target) ** 3)
+        adamw.zero_grad()
+        ((torch.cat(theirs) - torch.tensor(target)) ** 4).sum().backward()
+        adamw.step()
+    expected = torch.cat(theirs).detach().numpy()
+    np.testing.assert_allclose(ours.params, expected, atol=1e-10)
 
 
 def test_other_betas_and_eps_equal_those_of_torch(rng):

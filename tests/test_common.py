@@ -5,9 +5,22 @@ CLIPEmbedder takes images, not tables; its own tests stand in for these.
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_clipsid import BlockSelector, OrthogonalLinearDetector
+from sklearn_clipsid import (
+    BlockSelector,
+    ConceptBottleneckClassifier,
+    OrthogonalLinearDetector,
+)
 
-ESTIMATORS = [OrthogonalLinearDetector(n_components=2), BlockSelector(n_blocks=1)]
+ESTIMATORS = [
+    OrthogonalLinearDetector(n_components=2),
+    OrthogonalLinearDetector(n_components=2, axes="canonical"),
+    BlockSelector(n_blocks=1),
+    # The checks bring data of many widths. Without directions of one width, each
+    # feature is a concept.
+    ConceptBottleneckClassifier(gates="embedding"),
+    ConceptBottleneckClassifier(gates="similarity"),
+    ConceptBottleneckClassifier(gates="none"),
+]
 
 
 @parametrize_with_checks(ESTIMATORS)

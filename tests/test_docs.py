@@ -24,6 +24,7 @@ PUBLIC = {
         "CLIPEmbedder",
         "BlockSelector",
         "OrthogonalLinearDetector",
+        "ConceptBottleneckClassifier",
         "embed_to_shards",
         "EmbeddingStore",
         "PrecomputedEmbedder",

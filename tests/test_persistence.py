@@ -29,13 +29,24 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
 import sklearn_clipsid
-from sklearn_clipsid import BlockSelector, CLIPEmbedder, OrthogonalLinearDetector
+from sklearn_clipsid import (
+    BlockSelector,
+    CLIPEmbedder,
+    ConceptBottleneckClassifier,
+    OrthogonalLinearDetector,
+)
 from sklearn_clipsid._detector_archive import STAMP_NAME
 from sklearn_clipsid._loaded_parts import FINGERPRINT_KEYS
 from sklearn_clipsid.datasets import make_paired_images
 from sklearn_clipsid.persistence import TRUSTED_TYPES, dump, load
 
 DETECTOR = OrthogonalLinearDetector(n_components=2, max_iter=5, random_state=0)
+CONCEPTS = ConceptBottleneckClassifier(
+    np.random.default_rng(1).normal(size=(3, 12)),
+    ["grain", "blur", "tint"],
+    max_iter=3,
+    random_state=0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +99,8 @@ def as_npy(array):
         make_pipeline(StandardScaler(), DETECTOR),
         make_pipeline(BlockSelector(2, n_blocks=3), DETECTOR),
         make_pipeline(StandardScaler(), DETECTOR).set_output(transform="pandas"),
+        CONCEPTS,
+        make_pipeline(StandardScaler(), CONCEPTS),
         CalibratedClassifierCV(DETECTOR, method="sigmoid", cv=2),
         CalibratedClassifierCV(DETECTOR, method="isotonic", cv=2),
         CalibratedClassifierCV(DETECTOR, method="temperature", cv=2),
@@ -107,6 +120,31 @@ def test_predictions_survive_the_file_bit_for_bit(estimator, data):
     assert np.array_equal(loaded.predict(X), fitted.predict(X))
     if hasattr(fitted, "predict_proba"):
         assert np.array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.mark.parametrize("gates", ["embedding", "similarity", "none"])
+def test_explanations_survive_the_file_bit_for_bit(gates, data):
+    X, y = data
+    fitted = clone(CONCEPTS).set_params(gates=gates).fit(X, y)
+    loaded = load(io.BytesIO(dumped(fitted)))
+    assert loaded.explain(X).tobytes() == fitted.explain(X).tobytes()
+    assert np.array_equal(loaded.concept_usage_, fitted.concept_usage_)
+
+
+@pytest.mark.filterwarnings("ignore:.*not written by")
+@pytest.mark.parametrize(
+    ("attributes", "problem"),
+    [
+        ({"concept_names_": np.array(["blur", "grain", "blur"])}, "name 'blur' twice"),
+        ({"concept_weights_": np.ones(4)}, "Got concept_weights_ of shape"),
+        ({"gate_coef_": np.full((3, 12), np.inf)}, "Got gate_coef_ .* not all finite"),
+        ({"explain": np.negative}, "hides a method"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_tampered_concepts_are_refused(data, attributes, problem):
+    with pytest.raises(ValueError, match=problem):
+        load(forged(clone(CONCEPTS).fit(*data), **attributes))
 
 
 def test_a_frozen_detector_at_a_tuned_threshold_survives_the_file(data):

@@ -1,0 +1,74 @@
+"""Measure how far the axes of a linear detector come back on other training data."""
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.base import clone
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.validation import _check_sample_weight
+
+
+def matched_cosines(components, others):
+    """Return the absolute cosine of each axis with the axis it is matched with.
+
+    Parameters
+    ----------
+    components, others : ndarrays of shape (n_components, n_features)
+        Rows are axes, in the units of X. They are matched one to one so that the sum
+        of absolute cosines is largest (Hungarian method).
+
+    Returns
+    -------
+    cosines : ndarray of shape (n_components,)
+        In the order of `components`; 0 where one of the pair is a row of zeros.
+    """
+    cosines = np.abs(_unit_rows(components) @ _unit_rows(others).T)
+    return cosines[linear_sum_assignment(cosines, maximize=True)]
+
+
+def bootstrap_axes(estimator, X, y, sample_weight, n_boot, random_state):
+    """Yield the axes of an estimator fitted to samples drawn with replacement.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Cloned for each fit, with another seed.
+
+    X : array-like of shape (n_samples, n_features)
+        Features.
+
+    y : array-like of shape (n_samples,)
+        Labels. Each class keeps its number of rows.
+
+    sample_weight : array-like of shape (n_samples,) or None
+        Multiplied by how often a row was drawn, so that no row is both trained and
+        stopped on.
+
+    n_boot : int
+        Number of samples.
+
+    random_state : int, RandomState instance or None
+        Draws samples and seeds.
+
+    Yields
+    ------
+    components : ndarray of shape (n_components, n_features)
+        Of one fit.
+    """
+    random_state = check_random_state(random_state)
+    y = column_or_1d(y)
+    check_consistent_length(X, y)
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    drawable = weights > 0
+    members = [np.flatnonzero((y == c) & drawable) for c in np.unique(y[drawable])]
+    for _ in range(n_boot):
+        drawn = [random_state.choice(rows, len(rows)) for rows in members]
+        counts = np.bincount(np.concatenate(drawn), minlength=len(y))
+        refit = clone(estimator).set_params(
+            random_state=random_state.randint(np.iinfo(np.int32).max)
+        )
+        yield refit.fit(X, y, sample_weight=weights * counts).components_
+
+
+def _unit_rows(A):
+    norms = np.linalg.norm(A, axis=1, keepdims=True)
+    return A / np.where(norms > 0, norms, 1)
