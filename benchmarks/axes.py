@@ -1,40 +1,19 @@
 """Measure whether the axes come back over seeds and over bootstrap samples."""
 
 import argparse
-import csv
 from itertools import combinations, pairwise
 
 import numpy as np
+from embedding_rows import add_row_options, read_rows
 from machine import describe_machine
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
 from sklearn_clipsid import OrthogonalLinearDetector
 from sklearn_clipsid._axis_stability import matched_cosines
-from sklearn_clipsid.datasets import load_sample_embeddings
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 
 CANONICAL = "canonical"
-
-
-def read_rows(options):
-    """Return features, labels and generators: the sample, or those of a file."""
-    if options.npz is None:
-        sample = load_sample_embeddings()
-        return sample.data, sample.target, sample.generator
-    arrays = np.load(options.npz)
-    X = arrays[options.features].astype(np.float32)
-    if options.manifest:
-        with open(options.manifest, newline="") as file:
-            rows = list(csv.DictReader(file))
-        y = np.array([int(row["label"]) for row in rows])
-        generator = np.array([row["generator"] for row in rows])
-    else:
-        y, generator = arrays["target"], arrays["generator"]
-    names, counts = np.unique(generator[y == 1], return_counts=True)
-    large = names[counts >= options.min_images]
-    kept = (y == 0) | np.isin(generator, large)
-    return X[kept], y[kept], generator[kept]
 
 
 class Moments:
@@ -181,10 +160,7 @@ def measure_fold(X, y, train, test, options, seed):
 def main():
     """Print both tables, means over the folds of LeaveOneGeneratorOut."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("npz", nargs="?", help="else the packaged sample")
-    parser.add_argument("--features", default="pooled", help="array of the npz file")
-    parser.add_argument("--manifest", help="CSV with label and generator, else arrays")
-    parser.add_argument("--min-images", type=int, default=60, help="of a generator")
+    add_row_options(parser)
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--boot", type=int, default=5, help="bootstrap samples a fold")

@@ -1,8 +1,9 @@
 """Synthetic image detection as ordinary scikit-learn.
 
-Estimators are imported from here; `sklearn_clipsid.model_selection`, `.metrics` and
-`.datasets` mirror scikit-learn's subpackages, and `sklearn_clipsid.persistence` saves
-detectors to files that are safe to load.
+Estimators are imported from here; `sklearn_clipsid.model_selection`, `.metrics`,
+`.inspection` and `.datasets` mirror scikit-learn's subpackages,
+`sklearn_clipsid.concepts` makes directions that stand for concepts, and
+`sklearn_clipsid.persistence` saves detectors to files that are safe to load.
 """
 
 from sklearn_clipsid._block_selector import BlockSelector
@@ -12,6 +13,7 @@ from sklearn_clipsid._embedding_shards import embed_to_shards
 from sklearn_clipsid._embedding_store import EmbeddingStore
 from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
 from sklearn_clipsid._precomputed_embedder import PrecomputedEmbedder
+from sklearn_clipsid._text_span import TextSpan
 
 __version__ = "0.1.0.dev0"
 
@@ -20,6 +22,7 @@ __all__ = [
     "BlockSelector",
     "OrthogonalLinearDetector",
     "ConceptBottleneckClassifier",
+    "TextSpan",
     "embed_to_shards",
     "EmbeddingStore",
     "PrecomputedEmbedder",

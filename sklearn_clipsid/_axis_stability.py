@@ -6,6 +6,8 @@ from sklearn.base import clone
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 
+from sklearn_clipsid._unit_rows import unit_rows
+
 
 def matched_cosines(components, others):
     """Return the absolute cosine of each axis with the axis it is matched with.
@@ -21,7 +23,8 @@ def matched_cosines(components, others):
     cosines : ndarray of shape (n_components,)
         In the order of `components`; 0 where one of the pair is a row of zeros.
     """
-    cosines = np.abs(_unit_rows(components) @ _unit_rows(others).T)
+    (A, _), (B, _) = unit_rows(components), unit_rows(others)
+    cosines = np.abs(A @ B.T)
     return cosines[linear_sum_assignment(cosines, maximize=True)]
 
 
@@ -67,8 +70,3 @@ def bootstrap_axes(estimator, X, y, sample_weight, n_boot, random_state):
             random_state=random_state.randint(np.iinfo(np.int32).max)
         )
         yield refit.fit(X, y, sample_weight=weights * counts).components_
-
-
-def _unit_rows(A):
-    norms = np.linalg.norm(A, axis=1, keepdims=True)
-    return A / np.where(norms > 0, norms, 1)

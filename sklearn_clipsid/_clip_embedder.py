@@ -286,6 +286,26 @@ class CLIPEmbedder(
         self._validate_params()
         return self._embed(X, context=None)
 
+    def preprocess(self, X):
+        """Return the pixels that the encoder sees.
+
+        Parameters
+        ----------
+        X : sequence of images of shape (n_samples,)
+            As in `transform`.
+
+        Returns
+        -------
+        pixels : ndarray of shape (n_samples, size, size, 3), dtype uint8
+            The images, resized and cropped as `resize` says. Embedding them again
+            gives the same rows. One unreadable image is an error.
+        """
+        from sklearn_clipsid._model_input import read_model_input
+
+        self._validate_params()
+        recipe = self._image_tower().recipe.with_resize(self.resize)
+        return read_model_input(as_images(X), recipe, self.apply_exif)
+
     def embed_text(self, texts):
         """Embed texts in the joint space of images and texts.
 

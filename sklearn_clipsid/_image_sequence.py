@@ -85,7 +85,7 @@ def describe_unreadable(failures):
         One line for one failure, else a list.
     """
     lines = [
-        f"index {index}, {_name_of(image)}: {reason}"
+        f"index {index}, {name_of(image)}: {reason}"
         for index, image, reason in failures[:MAX_NAMED]
     ]
     if len(failures) == 1:
@@ -101,7 +101,19 @@ def describe_unreadable(failures):
     )
 
 
-def _name_of(image):
+def name_of(image):
+    """Return the path of an image, or its type.
+
+    Parameters
+    ----------
+    image : path, bytes, PIL.Image.Image or ndarray
+        The image.
+
+    Returns
+    -------
+    name : str
+        For messages.
+    """
     if isinstance(image, (str, os.PathLike)):
         return repr(os.fspath(image))
     return f"a {type(image).__name__}"

@@ -27,6 +27,7 @@ TRUSTED_TYPES = frozenset(
         "sklearn_clipsid._clip_embedder.CLIPEmbedder",
         "sklearn_clipsid._concept_bottleneck.ConceptBottleneckClassifier",
         "sklearn_clipsid._orthogonal_linear.OrthogonalLinearDetector",
+        "sklearn_clipsid._text_span.TextSpan",
         # CalibratedClassifierCV
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",

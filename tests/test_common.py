@@ -9,6 +9,7 @@ from sklearn_clipsid import (
     BlockSelector,
     ConceptBottleneckClassifier,
     OrthogonalLinearDetector,
+    TextSpan,
 )
 
 ESTIMATORS = [
@@ -20,6 +21,7 @@ ESTIMATORS = [
     ConceptBottleneckClassifier(gates="embedding"),
     ConceptBottleneckClassifier(gates="similarity"),
     ConceptBottleneckClassifier(gates="none"),
+    TextSpan(n_components=2),
 ]
 
 

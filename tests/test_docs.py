@@ -25,9 +25,23 @@ PUBLIC = {
         "BlockSelector",
         "OrthogonalLinearDetector",
         "ConceptBottleneckClassifier",
+        "TextSpan",
         "embed_to_shards",
         "EmbeddingStore",
         "PrecomputedEmbedder",
+    ],
+    "sklearn_clipsid.concepts": [
+        "concept_directions_from_images",
+        "concept_directions_from_text",
+        "photographic_edits",
+        "PhotographicEdit",
+    ],
+    "sklearn_clipsid.inspection": [
+        "AxisDisplay",
+        "ConceptContributionDisplay",
+        "cue_profile",
+        "name_components",
+        "plot_collage",
     ],
     "sklearn_clipsid.model_selection": ["LeaveOneGeneratorOut"],
     "sklearn_clipsid.metrics": [
@@ -37,8 +51,11 @@ PUBLIC = {
     ],
     "sklearn_clipsid.datasets": [
         "load_image_folder",
+        "load_photographic_antonyms",
+        "load_sample_concepts",
         "load_sample_embeddings",
         "make_paired_images",
+        "read_antonyms",
     ],
     "sklearn_clipsid.persistence": ["dump", "load", "TRUSTED_TYPES"],
 }

@@ -11,7 +11,8 @@ PACKAGE = Path(sklearn_clipsid.__file__).parent
 
 # Imports point down, to a lower layer or within one subpackage.
 LAYERS = {
-    "_axis_stability": 0,
+    "_antonym_check": 1,
+    "_axis_stability": 1,
     "_block_index": 0,
     "_cache_database": 1,
     "_claim_owner": 0,
@@ -42,6 +43,7 @@ LAYERS = {
     "_embedding_run": 2,
     "_embedding_store": 2,
     "_lazy_encoder": 2,
+    "_model_input": 2,
     "_loaded_parts": 2,
     "_model_card": 2,
     "_detector_archive": 3,
@@ -51,7 +53,10 @@ LAYERS = {
     "_concept_bottleneck": 3,
     "_orthogonal_linear": 3,
     "_precomputed_embedder": 3,
+    "_text_span": 3,
+    "concepts": 3,
     "datasets": 3,
+    "inspection": 3,
     "metrics": 3,
     "model_selection": 3,
     "persistence": 4,

@@ -2,8 +2,10 @@
 
 from sklearn_clipsid._clip._images import (
     UnreadableImageError,
+    compress_jpeg,
     crop_to_input,
     decode_image,
+    resize_pixels,
 )
 from sklearn_clipsid._clip._registry import (
     get_image_tower,
@@ -14,6 +16,7 @@ from sklearn_clipsid._clip._weights import feature_widths, known_weights
 
 __all__ = [
     "UnreadableImageError",
+    "compress_jpeg",
     "crop_to_input",
     "decode_image",
     "feature_widths",
@@ -21,4 +24,5 @@ __all__ = [
     "get_text_tower",
     "known_weights",
     "local_signatures",
+    "resize_pixels",
 ]

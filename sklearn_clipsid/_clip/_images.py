@@ -167,6 +167,54 @@ def _resize_centre(image: Image.Image, recipe: Recipe) -> np.ndarray:
     return np.asarray(square)  # (size, size, 3)
 
 
+def compress_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Compress and decode an image.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width, 3), dtype uint8
+        The image.
+
+    quality : int
+        Of Pillow's encoder, from 1 to 95.
+
+    Returns
+    -------
+    compressed : ndarray of shape (height, width, 3), dtype uint8
+        What a reader of the file gets.
+    """
+    stream = io.BytesIO()
+    _image_from_array(pixels).save(stream, "JPEG", quality=quality)
+    return np.asarray(_open_image(stream.getvalue()).convert("RGB"))
+
+
+def resize_pixels(
+    pixels: np.ndarray, size: tuple[int, int], interpolation: str
+) -> np.ndarray:
+    """Scale an image.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width, 3), dtype uint8
+        The image.
+
+    size : tuple of int
+        New width and height.
+
+    interpolation : {"nearest", "box", "bilinear", "bicubic", "lanczos"}
+        As Pillow names them.
+
+    Returns
+    -------
+    scaled : ndarray of shape (size[1], size[0], 3), dtype uint8
+        The scaled image.
+    """
+    from PIL import Image
+
+    mode = Image.Resampling[interpolation.upper()]
+    return np.asarray(_image_from_array(pixels).resize(size, mode))
+
+
 def save_image(
     pixels: np.ndarray, path: str | os.PathLike, **save_options: Any
 ) -> None:

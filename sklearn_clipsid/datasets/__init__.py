@@ -1,7 +1,16 @@
 """Data sets of photographs and synthetic images: your own, a sample, and stand-ins."""
 
+from sklearn_clipsid.datasets._antonyms import load_photographic_antonyms, read_antonyms
 from sklearn_clipsid.datasets._image_folder import load_image_folder
 from sklearn_clipsid.datasets._paired_images import make_paired_images
 from sklearn_clipsid.datasets._sample import load_sample_embeddings
+from sklearn_clipsid.datasets._sample_concepts import load_sample_concepts
 
-__all__ = ["load_image_folder", "load_sample_embeddings", "make_paired_images"]
+__all__ = [
+    "load_image_folder",
+    "load_photographic_antonyms",
+    "load_sample_concepts",
+    "load_sample_embeddings",
+    "make_paired_images",
+    "read_antonyms",
+]

@@ -105,11 +105,7 @@ def load_sample_embeddings(
     >>> X.shape, y.mean().round(3)
     ((2050, 512), np.float64(0.522))
     """
-    if features not in _FEATURES:
-        raise ValueError(
-            f"Got features={features!r} but expected one of {_FEATURES}; other "
-            "features can be had from your own images with CLIPEmbedder."
-        )
+    check_features(features)
     filename = _FOLDER / "data" / "clip_vitb16_sample.npz"
     with np.load(filename) as arrays:
         # Stored in half precision, which is more than bfloat16 can tell apart.
@@ -126,13 +122,40 @@ def load_sample_embeddings(
         **columns,
         feature_names=[f"clipembedder{i}" for i in range(X.shape[1])],
         target_names=list(TARGET_NAMES),
-        encoder=_fingerprint(features),
+        encoder=sample_fingerprint(features),
         DESCR=_description(),
         filename=str(filename),
     )
 
 
-def _fingerprint(features: str) -> dict[str, Any]:
+def check_features(features: str) -> None:
+    """Raise unless there is a sample of these features.
+
+    Parameters
+    ----------
+    features : str
+        To be loaded.
+    """
+    if features not in _FEATURES:
+        raise ValueError(
+            f"Got features={features!r} but expected one of {_FEATURES}; other "
+            "features can be had from your own images with CLIPEmbedder."
+        )
+
+
+def sample_fingerprint(features: str) -> dict[str, Any]:
+    """Return the fingerprint of the encoder of the sample.
+
+    Parameters
+    ----------
+    features : {"pooled", "projected"}
+        Which of its features.
+
+    Returns
+    -------
+    fingerprint : dict
+        As `CLIPEmbedder` computes it.
+    """
     return SAMPLE_ENCODER | {"features": features}
 
 

@@ -1,0 +1,84 @@
+"""Describe one way to edit a photograph towards or away from a property."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PhotographicEdit:
+    """A named edit of a photograph, with a strength for either direction.
+
+    Parameters
+    ----------
+    name : str
+        What the positive pole has more of, such as "saturation".
+
+    category : str
+        Group of the edit, such as "colour".
+
+    apply : callable
+        ``apply(pixels, strength, random_state)`` takes an ndarray of shape (height,
+        width, 3), float32 between 0 and 1, and returns one of the same shape, which is
+        clipped. At strength 0 it returns the photograph.
+
+    positive, negative : str
+        What the photograph becomes, in words.
+
+    positive_strength : float, default=1
+        Strength that makes the positive pole.
+
+    negative_strength : float, default=0
+        Strength that makes the negative pole; 0 is the photograph as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_clipsid.concepts import PhotographicEdit
+    >>> def brighten(pixels, strength, random_state):
+    ...     return pixels * 2**strength
+    >>> edit = PhotographicEdit(
+    ...     "brightness", "light", brighten, "a stop lighter", "a stop darker", 1, -1
+    ... )
+    >>> grey = np.full((1, 1, 3), 100, dtype=np.uint8)
+    >>> lighter, darker = edit(grey)
+    >>> int(lighter.max()), int(darker.max())
+    (200, 50)
+    """
+
+    name: str
+    category: str
+    apply: Callable
+    positive: str
+    negative: str
+    positive_strength: float = 1.0
+    negative_strength: float = 0.0
+
+    def __call__(self, pixels, random_state=None):
+        """Return the photograph edited both ways.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (height, width, 3), dtype uint8
+            The photograph.
+
+        random_state : RandomState, default=None
+            For edits that draw random numbers.
+
+        Returns
+        -------
+        positive, negative : ndarrays of shape (height, width, 3), dtype uint8
+            The photograph at either strength.
+        """
+        return tuple(
+            self._at(pixels, strength, random_state)
+            for strength in (self.positive_strength, self.negative_strength)
+        )
+
+    def _at(self, pixels, strength, random_state):
+        if strength == 0:
+            return pixels
+        scaled = pixels.astype(np.float32) / 255
+        edited = self.apply(scaled, strength, random_state)  # (height, width, 3)
+        return np.rint(np.clip(edited, 0, 1) * 255).astype(np.uint8)
