@@ -60,7 +60,7 @@ def compare_gates(args):
         reference = mean_scores(probe, X, y, splits, "linear probe")
         print(f"\nphotographs {title:<24}{head}")
         print(f"{'linear probe':<36}{reference[0]:>7.3f}{'':>8}{reference[1]:>7.3f}")
-        for name, model in models(args.sparsity):
+        for name, model in models(args):
             for kind, draws in tables.items():
                 fits = [
                     mean_scores(make(model, T), X, y, splits, f"{name}, {kind}")
@@ -76,12 +76,12 @@ def compare_gates(args):
                 )
 
 
-def models(sparsities):
+def models(args):
     """Yield names and parameters of the concept models to compare."""
-    for gates in ("none", "similarity"):
-        yield f"gates={gates!r}", {"gates": gates}
-    for sparsity in sparsities:
-        yield f"gates='embedding', {sparsity:g}", {"sparsity": sparsity}
+    for gates in args.gates:
+        for sparsity in args.sparsity if gates != "none" else [0]:
+            name = f"gates={gates!r}" + (f", {sparsity:g}" if sparsity else "")
+            yield name, {"gates": gates, "sparsity": sparsity}
 
 
 def make(parameters, directions):
@@ -95,6 +95,9 @@ def main():
     add_row_options(parser)
     parser.set_defaults(features="projected")
     parser.add_argument("--every", type=int, default=1, help="2: every other edit")
+    parser.add_argument(
+        "--gates", nargs="+", default=["none", "similarity", "embedding"]
+    )
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[1e-4, 3e-3])
     args = parser.parse_args()

@@ -97,7 +97,7 @@ def fit_plain_torch(
     model = ConceptModel(torch.as_tensor(directions, dtype=torch.float32))
     optimiser = torch.optim.AdamW(
         [
-            {"params": model.gates.parameters(), "lr": 0.1, "weight_decay": 0},
+            {"params": model.gates.parameters(), "lr": 0.01, "weight_decay": 0},
             {"params": model.logit.parameters(), "lr": 0.01, "weight_decay": 1e-4},
         ]
     )

@@ -84,7 +84,7 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
     learning_rate_init : float, default=0.01
         Step size of the concept weights.
 
-    gate_learning_rate_init : float, default=0.1
+    gate_learning_rate_init : float, default=0.01
         Step size of the gates.
 
     batch_size : int, default=256
@@ -187,8 +187,8 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
     cosines of a few hundredths, the similarities are divided by one number to a mean
     square of 1 while training; the number is folded into the fitted arrays.
 
-    The published training started at random, was ten times as slow and as long:
-    ``init="random", learning_rate_init=0.001, gate_learning_rate_init=0.01,
+    The published training started at random, moved the concept weights by a tenth
+    and was ten times as long: ``init="random", learning_rate_init=0.001,
     max_iter=4000, n_iter_no_change=400``. Which concepts are used depends on the random
     start, and with aligned signs still on the noise.
 
@@ -253,7 +253,7 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
         gate_prior=1e-4,
         alpha=1e-4,
         learning_rate_init=0.01,
-        gate_learning_rate_init=0.1,
+        gate_learning_rate_init=0.01,
         batch_size=256,
         max_iter=400,
         early_stopping="auto",

@@ -6,6 +6,8 @@ ORDER = [
     "plot_k_ablation.py",
     "plot_calibration.py",
     "plot_threshold.py",
+    "plot_axes.py",
+    "plot_concepts.py",
     "plot_persist.py",
 ]
 
