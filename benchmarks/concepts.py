@@ -21,6 +21,12 @@ from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 C_UNIT_NORM = 0.01 * 32.95**2
 
 
+def distinct(directions, max_cosine):
+    """Leave out directions that are close to one before them."""
+    close = np.abs(np.tril(directions @ directions.T, -1)) > max_cosine
+    return directions[~close.any(axis=1)]
+
+
 def mean_scores(model, X, y, splits, name):
     """Return mean AUC over generators, mean AP, and the share of open gates."""
     scores = []
@@ -39,7 +45,7 @@ def compare_gates(args):
     concepts = load_sample_concepts(features=args.features)
     # A photograph that a direction was found with would flatter it.
     X, y, groups = read_rows(args, without=concepts.sha256)
-    named = concepts.directions[:: args.every]
+    named = distinct(concepts.directions, args.max_cosine)
     n_concepts = len(named)
     tables = {"edits": [named], "random": []}
     for seed in range(args.draws):
@@ -94,7 +100,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     add_row_options(parser)
     parser.set_defaults(features="projected")
-    parser.add_argument("--every", type=int, default=1, help="2: every other edit")
+    parser.add_argument(
+        "--max-cosine",
+        type=float,
+        default=0.7,
+        help="leave out directions closer to one before them; 1: none",
+    )
     parser.add_argument(
         "--gates", nargs="+", default=["none", "similarity", "embedding"]
     )

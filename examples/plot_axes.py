@@ -73,11 +73,7 @@ from sklearn_clipsid.inspection import AxisDisplay, name_components
 concepts = load_sample_concepts()
 canonical = detectors["canonical"]
 named = name_components(
-    canonical.components_,
-    concepts.directions,
-    concepts.names,
-    poles=np.column_stack([concepts.positive, concepts.negative]),
-    top=1,
+    canonical.components_, concepts.directions, concepts.names, top=1
 )
 names = [
     f"{row['pole']} ({abs(row['cosine']):.2f})" if passes else "none above chance"

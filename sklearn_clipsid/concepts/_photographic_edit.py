@@ -10,6 +10,9 @@ import numpy as np
 class PhotographicEdit:
     """A named edit of a photograph, with a strength for either direction.
 
+    Calling it with a photograph returns the two poles, which
+    `concept_directions_from_images` compares.
+
     Parameters
     ----------
     name : str
@@ -31,6 +34,11 @@ class PhotographicEdit:
 
     negative_strength : float, default=0
         Strength that makes the negative pole; 0 is the photograph as it is.
+
+    See Also
+    --------
+    photographic_edits : The edits that come with the package.
+    concept_directions_from_images : Find the directions of edits.
 
     Examples
     --------
