@@ -113,8 +113,11 @@ def measure_fold(X, y, train, test, options, seed):
     random_state = np.random.RandomState(seed)
     boots = []
     for i in range(options.boot):
-        drawn = random_state.randint(len(train), size=len(train))
-        counts = np.bincount(drawn, minlength=len(train))
+        drawn = [
+            random_state.choice(rows, len(rows))
+            for rows in (np.flatnonzero(y_train == c) for c in (0, 1))
+        ]
+        counts = np.bincount(np.concatenate(drawn), minlength=len(train))
         boots.append(fit_both(X_train, y_train, options.k, 100 + i, counts)[1])
     measured = {}
     for name in fits[0][1]:
@@ -197,6 +200,24 @@ def main():
     for i, (share, boot, alone, _) in enumerate(by_axis.mean(axis=0)):
         n_rest = int(by_axis[:, i, 3].sum())
         print(f"{i + 1:>4}{share:>8.3f}{boot:>8.3f}{alone:>8.3f}{n_rest:>20}")
+    print_floors(X, y, generator, options)
+
+
+def print_floors(X, y, generator, options):
+    """Say how stable axes are that mean nothing, and those of other generators."""
+    detector = OrthogonalLinearDetector(options.k, axes=CANONICAL, random_state=0)
+    permuted = np.random.RandomState(0).permutation(y)
+    print("canonical axes of all rows without the remainder, bootstrap of")
+    for title, labels, groups in (
+        ("rows", y, None),
+        ("generators, photo sources", y, generator),
+        ("rows, labels permuted", permuted, None),
+    ):
+        detector.fit(X, labels)
+        cosines = detector.axis_stability(
+            X, labels, options.boot, groups=groups, random_state=0
+        )
+        print(f"  {title:<26}{cosines[:, ~detector.axis_is_remainder_].mean():>6.3f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Ask what the concepts of a detector are worth: named against random directions."""
 
 import argparse
+from functools import partial
 
 import numpy as np
 from embedding_rows import add_row_options, read_rows
@@ -27,11 +28,29 @@ def distinct(directions, max_cosine):
     return directions[~close.any(axis=1)]
 
 
-def mean_scores(model, X, y, splits, name):
+def draws_of(kind, named, n_draws):
+    """Return functions that make directions from the rows of a training fold."""
+
+    def photo_differences(seed, X, y):
+        photos = X[y == 0] / np.linalg.norm(X[y == 0], axis=1, keepdims=True)
+        rng = np.random.default_rng(seed)
+        first, second = (rng.choice(photos, len(named), replace=False) for _ in "ab")
+        return first - second
+
+    def isotropic(seed, X, y):
+        return random_directions(*named.shape, seed)
+
+    if kind == "edits":
+        return [lambda X, y: named]
+    make_directions = {"random": isotropic, "photos": photo_differences}[kind]
+    return [partial(make_directions, seed) for seed in range(n_draws)]
+
+
+def mean_scores(make_model, X, y, splits, name):
     """Return mean AUC over generators, mean AP, and the share of open gates."""
     scores = []
     for train, test in tqdm(splits, desc=name, leave=False, disable=None):
-        model.fit(X[train], y[train])
+        model = make_model(X[train], y[train]).fit(X[train], y[train])
         z = model.decision_function(X[test])
         usage = getattr(model, "concept_usage_", np.ones(1)).mean()
         scores.append(
@@ -41,45 +60,55 @@ def mean_scores(model, X, y, splits, name):
 
 
 def compare_gates(args):
-    """Print gates against named and random directions, on generators not seen."""
+    """Print gates against named and other directions, on generators not seen."""
     concepts = load_sample_concepts(features=args.features)
     # A photograph that a direction was found with would flatter it.
     X, y, groups = read_rows(args, without=concepts.sha256)
     named = distinct(concepts.directions, args.max_cosine)
-    n_concepts = len(named)
-    tables = {"edits": [named], "random": []}
-    for seed in range(args.draws):
-        tables["random"].append(random_directions(n_concepts, X.shape[1], seed))
     print(
-        f"{len(X)} images, {n_concepts} concepts, mean over generators; random is the "
-        f"mean of {args.draws} draws, (standard deviation of the AUC)"
+        f"{len(X)} images, {len(named)} concepts, mean over generators. random: random "
+        f"directions; photos: differences of two random training photographs; means of "
+        f"{args.draws} draws (standard deviation of the AUC)"
     )
     head = f"{'AUC':>7}{'':>8}{'AP':>7}{'recovered':>11}{'open':>7}"
     for title, by_source in (("at random", False), ("by source", True)):
         cv = LeaveOneGeneratorOut(hold_out_real_source=by_source)
         splits = list(cv.split(X, y, groups))
-        probe = make_pipeline(
-            Normalizer(),
-            StandardScaler(with_std=False),
-            LogisticRegression(C=C_UNIT_NORM, max_iter=1000),
-        )
-        reference = mean_scores(probe, X, y, splits, "linear probe")
+        reference = mean_scores(linear_probe, X, y, splits, "linear probe")
         print(f"\nphotographs {title:<24}{head}")
         print(f"{'linear probe':<36}{reference[0]:>7.3f}{'':>8}{reference[1]:>7.3f}")
-        for name, model in models(args):
-            for kind, draws in tables.items():
+        for name, parameters in models(args):
+            for kind in args.kinds:
+                label = f"{name}, {kind}"
                 fits = [
-                    mean_scores(make(model, T), X, y, splits, f"{name}, {kind}")
-                    for T in draws
+                    mean_scores(concept_model(draw, parameters), X, y, splits, label)
+                    for draw in draws_of(kind, named, args.draws)
                 ]
-                auc, ap, usage = np.mean(fits, axis=0)
-                spread = f"({np.std(fits, axis=0)[0]:.3f})" if len(fits) > 1 else ""
-                recovered = (auc - 0.5) / (reference[0] - 0.5)
-                print(
-                    f"{f'{name}, {kind}':<36}{auc:>7.3f}{spread:>8}{ap:>7.3f}"
-                    f"{recovered:>11.3f}{usage:>7.1%}",
-                    flush=True,
-                )
+                print(f"{label:<36}{as_row(fits, reference[0])}", flush=True)
+
+
+def linear_probe(X, y):
+    """Return logistic regression on all features."""
+    return make_pipeline(
+        Normalizer(),
+        StandardScaler(with_std=False),
+        LogisticRegression(C=C_UNIT_NORM, max_iter=1000),
+    )
+
+
+def concept_model(draw, parameters):
+    """Return what makes a detector on directions that may depend on training rows."""
+    return lambda X, y: ConceptBottleneckClassifier(
+        draw(X, y), random_state=0, **parameters
+    )
+
+
+def as_row(fits, reference):
+    """Write mean scores of some draws."""
+    auc, ap, usage = np.mean(fits, axis=0)
+    spread = f"({np.std(fits, axis=0)[0]:.3f})" if len(fits) > 1 else ""
+    recovered = (auc - 0.5) / (reference - 0.5)
+    return f"{auc:>7.3f}{spread:>8}{ap:>7.3f}{recovered:>11.3f}{usage:>7.1%}"
 
 
 def models(args):
@@ -88,11 +117,6 @@ def models(args):
         for sparsity in args.sparsity if gates != "none" else [0]:
             name = f"gates={gates!r}" + (f", {sparsity:g}" if sparsity else "")
             yield name, {"gates": gates, "sparsity": sparsity}
-
-
-def make(parameters, directions):
-    """Return a detector on some directions."""
-    return ConceptBottleneckClassifier(directions, random_state=0, **parameters)
 
 
 def main():
@@ -109,6 +133,7 @@ def main():
     parser.add_argument(
         "--gates", nargs="+", default=["none", "similarity", "embedding"]
     )
+    parser.add_argument("--kinds", nargs="+", default=["edits", "random", "photos"])
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[1e-4, 3e-3])
     args = parser.parse_args()

@@ -39,6 +39,12 @@ class ProjectedEmbedder:
         self.pooled, self.preprocess = pooled, pooled.preprocess
         self.projection = pooled.projection()
 
+    def fit(self, images):
+        """Take the fingerprint of the other embedder."""
+        fingerprint = self.pooled.fit(images).fingerprint_
+        self.fingerprint_ = fingerprint | {"features": "projected"}
+        return self
+
     def transform(self, images):
         """Return projected features."""
         return self.pooled.transform(images) @ self.projection
@@ -79,6 +85,7 @@ def main():
     }
     if options.save:
         directions = {name: found.pop("directions") for name, found in concepts.items()}
+        del concepts["pooled"]["encoder"]  # no array; the loader knows it
         single = {name: T.astype(np.float32) for name, T in directions.items()}
         np.savez_compressed(
             options.save, sha256=digests, **concepts["pooled"], **single

@@ -8,6 +8,9 @@ from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_clipsid._unit_rows import unit_rows
 
+# Samples in a row without one of the classes, before that is an error.
+MAX_DRAWS = 100
+
 
 def matched_cosines(components, others):
     """Return the absolute cosine of each axis with the axis it is matched with.
@@ -28,7 +31,7 @@ def matched_cosines(components, others):
     return cosines[linear_sum_assignment(cosines, maximize=True)]
 
 
-def bootstrap_axes(estimator, X, y, sample_weight, n_boot, random_state):
+def bootstrap_axes(estimator, X, y, sample_weight, groups, n_boot, random_state):
     """Yield the axes of an estimator fitted to samples drawn with replacement.
 
     Parameters
@@ -40,11 +43,14 @@ def bootstrap_axes(estimator, X, y, sample_weight, n_boot, random_state):
         Features.
 
     y : array-like of shape (n_samples,)
-        Labels. Each class keeps its number of rows.
+        Labels.
 
     sample_weight : array-like of shape (n_samples,) or None
         Multiplied by how often a row was drawn, so that no row is both trained and
         stopped on.
+
+    groups : array-like of shape (n_samples,) or None
+        Whole groups are drawn. None draws rows, and each class keeps its number.
 
     n_boot : int
         Number of samples.
@@ -59,14 +65,45 @@ def bootstrap_axes(estimator, X, y, sample_weight, n_boot, random_state):
     """
     random_state = check_random_state(random_state)
     y = column_or_1d(y)
-    check_consistent_length(X, y)
+    check_consistent_length(X, y, groups)
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    drawable = weights > 0
-    members = [np.flatnonzero((y == c) & drawable) for c in np.unique(y[drawable])]
+    codes = np.unique(y, return_inverse=True)[1]
+    codes[weights == 0] = -1
+    draw = _row_drawer(codes) if groups is None else _group_drawer(codes, groups)
     for _ in range(n_boot):
-        drawn = [random_state.choice(rows, len(rows)) for rows in members]
-        counts = np.bincount(np.concatenate(drawn), minlength=len(y))
+        counts = draw(random_state)
         refit = clone(estimator).set_params(
             random_state=random_state.randint(np.iinfo(np.int32).max)
         )
         yield refit.fit(X, y, sample_weight=weights * counts).components_
+
+
+def _row_drawer(codes):
+    """Return what draws how often each row is in a sample, class by class."""
+    members = [np.flatnonzero(codes == c) for c in np.unique(codes[codes >= 0])]
+
+    def draw(random_state):
+        drawn = [random_state.choice(rows, len(rows)) for rows in members]
+        return np.bincount(np.concatenate(drawn), minlength=len(codes))
+
+    return draw
+
+
+def _group_drawer(codes, groups):
+    """Return what draws how often each group is in a sample, with all classes."""
+    names, group = np.unique(column_or_1d(groups), return_inverse=True)
+    n_classes = len(np.unique(codes[codes >= 0]))
+
+    def draw(random_state):
+        for _ in range(MAX_DRAWS):
+            drawn = random_state.randint(len(names), size=len(names))
+            counts = np.bincount(drawn, minlength=len(names))[group]
+            present = np.unique(codes[(counts > 0) & (codes >= 0)])
+            if len(present) == n_classes:
+                return counts
+        raise ValueError(
+            f"Got {len(names)} groups of which {MAX_DRAWS} samples in a row lacked a "
+            "class, but expected several groups of each class; pass finer groups."
+        )
+
+    return draw

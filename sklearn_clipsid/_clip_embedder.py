@@ -300,7 +300,7 @@ class CLIPEmbedder(
             The images, resized and cropped as `resize` says. Embedding them again
             gives the same rows. One unreadable image is an error.
         """
-        from sklearn_clipsid._model_input import read_model_input
+        from sklearn_clipsid._read_image import read_model_input
 
         self._validate_params()
         recipe = self._image_tower().recipe.with_resize(self.resize)

@@ -11,7 +11,7 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
@@ -64,9 +64,9 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
 
     init : {"aligned", "random"}, default="aligned"
         Sign with which the weight of a concept starts: that of the difference between
-        the mean similarities of the classes, or a random one, as published. Gates learn
-        fast, and that of a concept with the wrong sign may close before the sign has
-        turned.
+        the mean similarities of the classes, or a random one, as published. The gate
+        of a concept with the wrong sign may close before the sign has turned, so few
+        signs turn: read that of an aligned weight as the sign of that difference.
 
     temperature : float, default=0.1
         Temperature τ of the random gates while training.
@@ -142,8 +142,9 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
         Share of the training images whose gate is open (above one half).
 
     concept_auc_ : ndarray of shape (n_concepts,)
-        AUC of each similarity alone on the training images, or of its negative if that
-        is larger.
+        AUC of each similarity alone on the training images: above one half where
+        images of the positive class have more of the concept, whatever the sign of its
+        weight.
 
     n_iter_ : int
         Epochs run.
@@ -163,8 +164,8 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
     See Also
     --------
     OrthogonalLinearDetector : Detects by directions without names.
-    sklearn.linear_model.LogisticRegression : With ``gates="none"``, nearly this on
-        the similarities.
+    sklearn.linear_model.LogisticRegression : With ``gates="none"`` this on the
+        similarities, regularised by stopping early.
 
     Notes
     -----
@@ -174,8 +175,10 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
         z = \sum_j w_j s_j m_j + b .
 
     Rows of X are scaled to unit norm here, so that their norms do not matter and no
-    scaler is needed; a row of zeros has the similarity 0 to all concepts. Texts share a
-    space with *projected* features only.
+    scaler is needed. Put none before it that treats features on their own: images would
+    leave the space of the concepts, and names would mean something else. A row of zeros
+    has the similarity 0 to all concepts. Texts share a space with *projected* features
+    only.
 
     While training, each image draws its gates from a binary concrete distribution:
     :math:`m_j = σ((g_j + \log u - \log(1 - u)) / τ)` with gate logits g and uniform u.
@@ -393,7 +396,10 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
         return self._terms(X)[1]
 
     def explain(self, X, top=5):
-        """Return the concepts that move the logit of each image most.
+        """Return the largest summands of the logit of each image.
+
+        Part of a summand may be the same for all images. Compare it with those of other
+        images (`transform`) before you take it for something special to this one.
 
         Parameters
         ----------
@@ -411,8 +417,7 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
             "concept" is the name. ``pandas.DataFrame(explanation[i])`` is the table of
             image i.
         """
-        if top < 1:
-            raise ValueError(f"Got top={top!r} but expected at least 1.")
+        check_scalar(top, "top", Integral, min_val=1)
         S, M, contributions = self._terms(X)
         order = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :top]
         fields = {
@@ -457,6 +462,7 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
 
     def _concepts(self, n_features):
         if self.concept_embeddings is not None:
+            self._check_columns()
             return check_concepts(
                 self.concept_embeddings, self.concept_names, n_features
             )
@@ -464,6 +470,17 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
         if names is None:
             names = _check_feature_names_in(self)
         return check_concepts(np.eye(n_features), names, n_features)
+
+    def _check_columns(self):
+        """Refuse a frame of concepts whose columns are in another order than X's."""
+        columns = getattr(self.concept_embeddings, "columns", None)
+        features = getattr(self, "feature_names_in_", None)
+        named = columns is not None and all(isinstance(c, str) for c in columns)
+        if named and features is not None and list(columns) != list(features):
+            raise ValueError(
+                "Got concept_embeddings whose columns are not those of X, or in "
+                "another order, but expected the same; reorder them, or pass an array."
+            )
 
     def _check_classes(self):
         if len(self.classes_) < 2:
@@ -587,13 +604,16 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
                 f"Got concept_embeddings_ that are not of unit norm; {DAMAGED}"
             )
         expected = {"concept_weights_": (len(T),), "intercept_": (1,)}
+        expected |= {"concept_usage_": (len(T),), "concept_auc_": (len(T),)}
         if gates != "none":
             n_inputs = {"embedding": n_features, "similarity": len(T)}.get(gates, -1)
             expected["gate_coef_"] = (len(T), n_inputs)
             expected["gate_intercept_"] = (len(T),)
         for name, shape in expected.items():
-            array = np.asarray(getattr(self, name, None))
+            value = getattr(self, name, None)
+            array = np.asarray(value)
             finite = array.dtype == np.float64 and np.isfinite(array).all()
+            finite = finite and isinstance(value, np.ndarray)
             if array.shape != shape or not finite:
                 raise ValueError(
                     f"Got {name} of shape {array.shape}, "
@@ -612,9 +632,8 @@ def _check_binary(y):
 
 
 def _auc_by_column(S, codes):
-    """Return the AUC of each column, or of its negative if that is larger."""
+    """Return the AUC of each column."""
     n_positive = codes.sum()
     ranks = rankdata(S, axis=0)[codes == 1].sum(axis=0)  # (n_concepts,)
     wins = ranks - n_positive * (n_positive + 1) / 2
-    auc = wins / (n_positive * (len(codes) - n_positive))
-    return np.maximum(auc, 1 - auc)
+    return wins / (n_positive * (len(codes) - n_positive))

@@ -1,5 +1,7 @@
 """Check directions that stand for concepts, and their names."""
 
+from collections.abc import Mapping, Set
+
 import numpy as np
 
 from sklearn_clipsid._first_few import first_few
@@ -54,6 +56,14 @@ def check_concepts(
 def _as_rows(embeddings, n_features, called):
     if hasattr(embeddings, "__array__"):  # a frame would iterate over its columns
         embeddings = np.asarray(embeddings)
+    if isinstance(embeddings, Mapping) or (
+        len(embeddings) and np.ndim(embeddings[0]) == 0
+    ):
+        raise ValueError(
+            f"Got {called} of type {type(embeddings).__name__} but expected a matrix "
+            "of one row per concept; pass concepts.directions, or "
+            "concepts.directions[[0]] for a single one."
+        )
     widths = [np.size(row) for row in embeddings]
     wrong = [f"row {i} has {w}" for i, w in enumerate(widths) if w != n_features]
     if wrong:
@@ -74,6 +84,11 @@ def _as_rows(embeddings, n_features, called):
 def _check_names(names, n_concepts, called):
     if names is None:
         return np.array([f"concept{i}" for i in range(n_concepts)])
+    if isinstance(names, (str, Mapping, Set)):
+        raise ValueError(
+            f"Got {called[1]} of type {type(names).__name__} but expected a list, in "
+            f"the order of {called[0]}."
+        )
     # Strings of NumPy would call themselves np.str_ in the messages.
     names = [str(n) if isinstance(n, str) else n for n in names]
     if len(names) != n_concepts:

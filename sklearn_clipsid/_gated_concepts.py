@@ -249,7 +249,10 @@ def unpack(params, n_concepts):
 
 def _draw_logistic(generator, out, spare):
     """Draw log u - log(1 - u) of uniform numbers u, with memory to work in."""
-    generator.random(out=out, dtype=out.dtype)
+    if out.dtype == np.float32:
+        generator.random(out=out, dtype=np.float32)
+    else:  # the same numbers, whatever the precision of the rows
+        out[:] = generator.random(out.shape, dtype=np.float32)
     # The upper bound is 1 in single precision, where u is at most 1 - 2⁻²⁴.
     np.clip(out, UNIFORM_EPS, 1 - UNIFORM_EPS, out=out)
     np.subtract(1, out, out=spare)

@@ -13,7 +13,7 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
@@ -140,6 +140,9 @@ class OrthogonalLinearDetector(
 
     intercept_ : ndarray of shape (n_outputs,)
         The intercept that goes with `coef_`.
+
+    axes_ : {"learned", "canonical"}
+        Which axes `components_` holds.
 
     axis_share_ : ndarray of shape (n_components,)
         Share of each activation in the gap between the classes' mean logits on the
@@ -449,8 +452,13 @@ class OrthogonalLinearDetector(
         codes = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
         return self.classes_[codes]
 
-    def axis_stability(self, X, y, n_boot=20, *, sample_weight=None, random_state=None):
+    def axis_stability(
+        self, X, y, n_boot=20, *, groups=None, sample_weight=None, random_state=None
+    ):
         """Compare the axes with those of detectors fitted to bootstrap samples.
+
+        The cosines of axes that mean nothing are not 0: canonical axes of permuted
+        labels still lie where the features vary. Permute `y` to see how high they are.
 
         Parameters
         ----------
@@ -463,6 +471,10 @@ class OrthogonalLinearDetector(
         n_boot : int, default=20
             Number of samples drawn with replacement, each class keeping its size. Each
             fit has another seed.
+
+        groups : array-like of shape (n_samples,), default=None
+            Whole groups are drawn instead of rows, such as motifs, or generators and
+            photo sources, to see how far the axes would come back with other ones.
 
         sample_weight : array-like of shape (n_samples,), default=None
             The weights of the fit.
@@ -478,11 +490,14 @@ class OrthogonalLinearDetector(
             method). Rows of zeros get 0.
         """
         check_is_fitted(self)
+        check_scalar(n_boot, "n_boot", Integral, min_val=1)
+        self._checked(X)  # another width is an error before the first fit
         refits = bootstrap_axes(
-            clone(self).set_params(n_components=self.n_components_),
+            clone(self).set_params(n_components=self.n_components_, axes=self.axes_),
             X,
             y,
             sample_weight,
+            groups,
             n_boot,
             random_state,
         )
@@ -642,11 +657,13 @@ class OrthogonalLinearDetector(
         self.activation_weights_ = W2.copy()
         self.coef_ = coef
         self.intercept_ = intercept
+        self.axes_ = "learned"
         self.axis_is_remainder_ = np.zeros(self.n_components_, dtype=bool)
         vars(self).pop("axis_share_", None)  # of other rows
 
     def _choose_axes(self, X, codes, weights):
         """Keep the learned axes or replace them, and measure their shares."""
+        self.axes_ = self.axes
         if self.axes == "canonical":
             gaps = class_gaps(X, codes, weights)  # (n_gaps, n_features)
             (

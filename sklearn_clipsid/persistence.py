@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._detector_archive import check_archive, check_stamp, with_stamp
 from sklearn_clipsid._loaded_parts import check_fingerprint, check_part, parts_of
@@ -58,6 +60,8 @@ INSTEAD = {
         "file)",
     ),
 }
+# Parameters that users give as frames or lists.
+VOCABULARY = {"concept_embeddings", "concept_names", "text_embeddings", "texts"}
 
 
 def dump(estimator: Any, file: str | os.PathLike | BinaryIO) -> None:
@@ -257,6 +261,10 @@ def _portable_copy(estimator: Any) -> Any:
 def _leave_machine_behind(part: Any) -> None:
     """Take folders and devices out of a part; a file must not choose them either."""
     state = getattr(part, "__dict__", {})
+    for name in VOCABULARY & state.keys():
+        # A frame cannot be read back, and a list would fill the model card.
+        if state[name] is not None:
+            state[name] = np.asarray(state[name])
     if "memory" in state:  # of a pipeline, where joblib unpickles what it finds
         state["memory"] = None
     if isinstance(part, CLIPEmbedder):

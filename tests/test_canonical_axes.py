@@ -450,3 +450,45 @@ def test_damaged_axes_are_refused(name, change):
     state[name] = change(state[name])
     with pytest.raises(ValueError, match=f"Got {name}.* damaged or"):
         OrthogonalLinearDetector().__setstate__(state)
+
+
+def test_whole_groups_are_drawn(sample):
+    X, y = sample.data, sample.target
+    detector = OrthogonalLinearDetector(2, axes="canonical", max_iter=2).fit(X, y)
+    alone = detector.axis_stability(X, y, 2, groups=np.arange(len(y)), random_state=0)
+    coarse = detector.axis_stability(
+        X, y, 2, groups=np.arange(len(y)) % 6, random_state=0
+    )
+    # Six groups that each hold a sixth of all rows say less than as many rows.
+    assert coarse[:, 0].mean() < alone[:, 0].mean()
+
+
+def test_samples_without_a_class_are_drawn_again_and_at_last_refused():
+    X, y = np.random.RandomState(0).standard_normal((60, 3)), np.arange(60) % 2
+    detector = OrthogonalLinearDetector(1, axes="canonical", max_iter=2).fit(X, y)
+    stability = detector.axis_stability(X, y, 8, groups=y, random_state=0)
+    assert stability.shape == (8, 1)  # half of the samples lack a class
+    y = np.arange(60) % 20  # of 20 groups one class each, some are always missing
+    detector = OrthogonalLinearDetector(1, max_iter=2).fit(X, y)
+    with pytest.raises(ValueError, match="lacked a class, but expected several groups"):
+        detector.axis_stability(X, y, groups=y, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("n_boot", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError)]
+)
+def test_the_number_of_samples_is_checked(n_boot, error):
+    X, y = np.random.RandomState(0).standard_normal((60, 3)), np.arange(60) % 2
+    detector = OrthogonalLinearDetector(1, axes="canonical", max_iter=2).fit(X, y)
+    with pytest.raises(error, match="n_boot"):
+        detector.axis_stability(X, y, n_boot)
+    with pytest.raises(ValueError, match="X has 2 features"):
+        detector.axis_stability(X[:, :2], y)
+
+
+def test_the_fitted_detector_remembers_its_axes():
+    X, y = np.random.RandomState(0).standard_normal((60, 3)), np.arange(60) % 2
+    detector = OrthogonalLinearDetector(1, axes="canonical", max_iter=2).fit(X, y)
+    assert detector.axes_ == "canonical"
+    detector.set_params(axes="learned").partial_fit(X, y)
+    assert detector.axes_ == "learned"

@@ -174,3 +174,26 @@ def test_what_cannot_be_drawn_is_named(image_files, contributions, change, messa
     } | change
     with pytest.raises(ValueError, match=message):
         plot_collage(**arguments)
+
+
+def test_words_are_shown_for_the_classes_that_they_name():
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    figure = plot_collage(
+        [image, image],
+        [[1.0], [-1.0]],
+        ["a"],
+        y_true=["real", "fake"],
+        y_score=[0.9, 0.1],
+        display_labels=np.array(["fake", "real"]),
+    )
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["real, score 0.90", "fake, score 0.10"]
+    assert "← fake (blue)    real (orange) →" in figure.get_supxlabel()
+
+
+def test_labels_that_are_no_classes_are_refused():
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="Got 2 in y_true but expected 0, 1 or words"):
+        plot_collage([image], [[1.0]], ["a"], y_true=[2])
+    with pytest.raises(ValueError, match="but expected two, the first of what lowers"):
+        plot_collage([image], [[1.0]], ["a"], display_labels=["fake"])

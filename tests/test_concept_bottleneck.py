@@ -1,6 +1,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 import torch
@@ -286,7 +287,7 @@ def test_usage_and_auc_are_those_of_the_training_rows(fitted, rows):
     E = X / np.linalg.norm(X, axis=1, keepdims=True)
     similarities = E @ fitted.concept_embeddings_.T
     auc = np.array([roc_auc_score(y, column) for column in similarities.T])
-    np.testing.assert_allclose(fitted.concept_auc_, np.maximum(auc, 1 - auc))
+    np.testing.assert_allclose(fitted.concept_auc_, auc)
 
 
 @ALL_GATES
@@ -445,6 +446,42 @@ def test_what_is_wrong_with_the_concepts_is_named(directions, names, message, ro
         model.fit(*rows)
 
 
+def test_columns_of_concepts_are_those_of_the_rows(rows):
+    X, y = rows
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    concepts = pd.DataFrame(CONCEPTS, columns=list("edcba"))
+    with pytest.raises(ValueError, match="columns are not those of X"):
+        ConceptBottleneckClassifier(concepts).fit(frame, y)
+    model = ConceptBottleneckClassifier(concepts[list("abcde")], max_iter=2)
+    assert model.fit(frame, y).concept_embeddings_.shape == CONCEPTS.shape
+
+
+@pytest.mark.parametrize(
+    ("concepts", "names", "message"),
+    [
+        (CONCEPTS[0], None, r"concepts\.directions\[\[0\]\] for a single one"),
+        ({"directions": CONCEPTS}, None, "of type dict but expected a matrix"),
+        (CONCEPTS, {"a", "b", "c"}, "of type set but expected a list"),
+        (CONCEPTS, "abc", "of type str but expected a list"),
+    ],
+)
+def test_concepts_are_a_matrix_and_a_list_of_names(rows, concepts, names, message):
+    from sklearn_clipsid._concept_vocabulary import check_concepts
+
+    with pytest.raises(ValueError, match=message):
+        check_concepts(concepts, names, 5)
+
+
+def test_single_and_double_precision_draw_the_same_gates(rows):
+    X, y = rows
+    models = [
+        detector(max_iter=3, random_state=0).fit(X.astype(dtype), y)
+        for dtype in (np.float32, np.float64)
+    ]
+    weights = [model.concept_weights_ for model in models]
+    np.testing.assert_allclose(*weights, rtol=1e-3)
+
+
 def test_a_frame_of_directions_is_taken(rows):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(CONCEPTS, index=NAMES)
@@ -478,8 +515,10 @@ def test_another_width_is_refused(fitted, rows):
 
 
 def test_no_concepts_are_no_explanation(fitted, rows):
-    with pytest.raises(ValueError, match="Got top=0 but expected at least 1"):
+    with pytest.raises(ValueError, match="top == 0, must be >= 1"):
         fitted.explain(rows[0], top=0)
+    with pytest.raises(TypeError, match="top must be an instance of int"):
+        fitted.explain(rows[0], top=2.5)
 
 
 def test_a_detector_that_is_not_fitted_says_so(rows):

@@ -15,6 +15,10 @@ from sklearn_clipsid.datasets import make_paired_images
 class PixelEmbedder:
     """Takes the pixels for the embedding."""
 
+    def fit(self, photos):
+        self.fingerprint_ = {"architecture": "none"}
+        return self
+
     def preprocess(self, photos):
         return np.stack(photos)
 
@@ -61,6 +65,7 @@ def test_poles_strengths_and_groups_are_recorded(photos):
     assert concepts.positive_strength.tolist() == [0.5, 1]
     assert concepts.negative_strength.tolist() == [-0.3, 0]
     assert concepts.n_photos == 5
+    assert concepts.encoder == {"architecture": "none"}
 
 
 def test_an_edit_draws_the_same_noise_whatever_stands_before_it(photos):
@@ -92,7 +97,7 @@ def test_the_packaged_edits_are_the_default(photos):
         (
             [LIGHT, PhotographicEdit("nothing", "light", lambda x, s, _: x, "a", "b")],
             ValueError,
-            r"do not move the embeddings \('nothing'\)",
+            r"two poles have the same embedding, in rows 1 \(nothing\)",
         ),
     ],
 )
@@ -101,9 +106,37 @@ def test_edits_that_make_no_direction_are_refused(photos, edits, error, message)
         concept_directions_from_images(PixelEmbedder(), photos, edits)
 
 
-def test_photographs_are_needed():
+class BlindEmbedder(PixelEmbedder):
+    """Embeds the last image to NaN."""
+
+    def transform(self, images):
+        X = super().transform(images)
+        X[-1] = np.nan
+        return X
+
+
+def test_embeddings_that_are_no_numbers_are_refused(photos):
+    with pytest.raises(ValueError, match="infinite for photo 4 edited by 'light'"):
+        concept_directions_from_images(BlindEmbedder(), photos, [LIGHT])
+
+
+def test_something_that_embeds_no_photographs_is_refused(photos):
+    with pytest.raises(TypeError, match="has no preprocess, but expected an encoder"):
+        concept_directions_from_images("ViT-L-14", photos, [LIGHT])
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda x: x[:1], lambda x: x * np.nan, lambda x: (x * 255).astype("u1")]
+)
+def test_an_edit_that_returns_no_image_is_named(photos, wrong):
+    edit = PhotographicEdit("broken", "light", lambda x, s, _: wrong(x), "a", "b")
+    with pytest.raises(ValueError, match="from the edit 'broken'"):
+        concept_directions_from_images(PixelEmbedder(), photos, [edit])
+
+
+def test_photographs_are_needed(tiny_clip):
     with pytest.raises(ValueError, match="Got 0 images"):
-        concept_directions_from_images(PixelEmbedder(), [], [LIGHT])
+        concept_directions_from_images(CLIPEmbedder(pretrained=tiny_clip), [], [LIGHT])
 
 
 @pytest.mark.real_clip

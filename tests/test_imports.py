@@ -43,7 +43,7 @@ LAYERS = {
     "_embedding_run": 2,
     "_embedding_store": 2,
     "_lazy_encoder": 2,
-    "_model_input": 2,
+    "_read_image": 2,
     "_loaded_parts": 2,
     "_model_card": 2,
     "_detector_archive": 3,

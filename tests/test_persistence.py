@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from sklearn.base import clone
@@ -533,3 +534,14 @@ def test_other_weights_are_refused_unless_allowed(demo_encoder, tmp_path):
         load(path, pretrained=str(other)).predict(images.data[:1])
     allowed = load(path, pretrained=str(other), allow_other_weights=True)
     assert allowed.predict(images.data[:1]).shape == (1,)
+
+
+def test_concepts_of_a_frame_are_saved_as_arrays(data):
+    X, y = data
+    names = [f"concept {i}" for i in range(3)]
+    concepts = pd.DataFrame(np.eye(3, X.shape[1]), index=names)
+    detector = ConceptBottleneckClassifier(concepts, pd.Series(names), max_iter=2)
+    loaded = load(io.BytesIO(dumped(detector.fit(X, y))))
+    assert type(loaded.concept_embeddings) is np.ndarray
+    assert loaded.concept_names.tolist() == names
+    assert np.array_equal(loaded.explain(X), detector.explain(X))

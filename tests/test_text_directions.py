@@ -184,14 +184,14 @@ def test_words_beyond_what_clip_reads_do_not_make_a_direction(tiny_clip):
 def test_texts_without_a_direction_are_named(table, value):
     table[4] = value
     with pytest.raises(
-        ValueError, match="infinite for 'A photograph with sharp detail', but"
+        ValueError, match="infinite for the text 'A photograph with sharp detail', but"
     ):
         concept_directions_from_text(TableEmbedder(table), ANTONYMS)
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (30,)])
 def test_an_embedder_that_answers_otherwise_is_an_error(shape):
-    with pytest.raises(ValueError, match=r"shape \(.*one row for each of 6 prompts"):
+    with pytest.raises(ValueError, match=r"shape \(.*one row for each of 6"):
         concept_directions_from_text(TableEmbedder(np.ones(shape)), ANTONYMS)
 
 

@@ -47,7 +47,7 @@ def warmth(pixels, strength, random_state):
 
 
 def tint(pixels, strength, random_state):
-    """Divide green by 1 + strength / 4: magenta, or green when negative."""
+    """Multiply green by 1 - strength / 4 and the others by 1 + strength / 8."""
     return pixels * np.float32([1 + strength / 8, 1 - strength / 4, 1 + strength / 8])
 
 

@@ -47,7 +47,7 @@ def ringing(pixels, strength, random_state):
     spectrum = np.fft.rfft2(pixels, axes=(0, 1))
     fy = np.fft.fftfreq(pixels.shape[0])[:, None]
     fx = np.fft.rfftfreq(pixels.shape[1])
-    spectrum[np.hypot(fy, fx) > 0.1] = 0
+    spectrum[np.hypot(fy, fx) > 0.1 * 224 / min(pixels.shape[:2])] = 0
     low = np.fft.irfft2(spectrum, s=pixels.shape[:2], axes=(0, 1))
     return pixels + strength * (low - blur(pixels, 1.5))
 
@@ -58,7 +58,7 @@ def halos(pixels, strength, random_state):
 
 
 def checkerboard(pixels, strength, random_state):
-    """Lay a pattern of period 2 over the image, as transposed convolutions do."""
+    """Lay squares of 2 pixels over the image, as transposed convolutions do."""
     y, x = np.indices(pixels.shape[:2])
     sign = np.where((x // 2 + y // 2) % 2, 1, -1)[..., None]
     return pixels + 0.08 * strength * sign

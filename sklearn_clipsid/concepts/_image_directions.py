@@ -1,13 +1,16 @@
 """Find directions that stand for concepts from photographs edited both ways."""
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import Bunch, check_random_state
 
 from sklearn_clipsid._first_few import first_few
-from sklearn_clipsid._image_sequence import as_images
-from sklearn_clipsid._unit_rows import unit_rows
 from sklearn_clipsid.concepts._photographic_edit import PhotographicEdit
 from sklearn_clipsid.concepts._photographic_edits import photographic_edits
+from sklearn_clipsid.concepts._pole_difference import (
+    directions_between,
+    unit_embeddings,
+)
 
 
 def concept_directions_from_images(embedder, photos, edits=None, *, random_state=None):
@@ -52,6 +55,8 @@ def concept_directions_from_images(embedder, photos, edits=None, *, random_state
             Strengths of the edits at the poles; 0 is the photograph as it is.
         n_photos : int
             Number of photographs.
+        encoder : dict
+            Fingerprint of the encoder, outside of which the directions mean nothing.
 
     See Also
     --------
@@ -85,22 +90,20 @@ def concept_directions_from_images(embedder, photos, edits=None, *, random_state
     >>> concepts.names[:3]  # doctest: +SKIP
     array(['saturation', 'warmth', 'tint'])
     """
-    edits = _check_edits(photographic_edits() if edits is None else edits)
-    photos = as_images(photos)
-    if not len(photos):
-        raise ValueError(
-            "Got no photos but expected at least one; some dozens are best."
+    if not hasattr(embedder, "preprocess"):
+        raise TypeError(
+            f"Got embedder={embedder!r}, which has no preprocess, but expected an "
+            "encoder of images; pass a CLIPEmbedder."
         )
+    edits = _check_edits(photographic_edits() if edits is None else edits)
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     pixels = embedder.preprocess(photos)  # (n_photos, size, size, 3)
     gaps = np.array([_mean_difference(embedder, pixels, edit, seed) for edit in edits])
-    directions, zero = unit_rows(gaps)  # (n_edits, n_features)
-    if len(zero):
-        raise ValueError(
-            f"Got edits that do not move the embeddings ("
-            f"{first_few([repr(edits[j].name) for j in zero])}) but expected each to "
-            "change the photographs; raise their strengths or leave them out."
-        )
+    directions = directions_between(
+        gaps,  # (n_edits, n_features)
+        [edit.name for edit in edits],
+        "raise the strengths of the edit or leave it out.",
+    )
     columns = ("category", "positive", "negative")
     strengths = ("positive_strength", "negative_strength")
     return Bunch(
@@ -111,7 +114,8 @@ def concept_directions_from_images(embedder, photos, edits=None, *, random_state
             name: np.array([float(getattr(e, name)) for e in edits])
             for name in strengths
         },
-        n_photos=len(photos),
+        n_photos=len(pixels),
+        encoder=clone(embedder, safe=False).fit(list(pixels[:1])).fingerprint_,
     )
 
 
@@ -119,13 +123,14 @@ def _mean_difference(embedder, pixels, edit, seed):
     random_state = np.random.RandomState(seed)
     positive, negative = zip(*(edit(photo, random_state) for photo in pixels))
     # Poles that are the photograph itself are embedded once for all edits.
-    rows = np.asarray(embedder.transform([*positive, *negative]), dtype=np.float64)
-    unit, _ = unit_rows(rows)  # (2 * n_photos, n_features)
-    return (unit[: len(pixels)] - unit[len(pixels) :]).mean(axis=0)  # (n_features,)
+    rows = embedder.transform([*positive, *negative])  # (2 * n_photos, n_features)
+    places = [f"photo {i} edited by {edit.name!r}" for i in range(len(pixels))]
+    positive, negative = np.split(unit_embeddings(rows, places * 2), 2)
+    return (positive - negative).mean(axis=0)  # (n_features,)
 
 
 def _check_edits(edits):
-    edits = list(edits)
+    edits = [edits] if isinstance(edits, PhotographicEdit) else list(edits)
     for index, edit in enumerate(edits):
         if not isinstance(edit, PhotographicEdit):
             raise TypeError(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class PhotographicEdit:
     apply : callable
         ``apply(pixels, strength, random_state)`` takes an ndarray of shape (height,
         width, 3), float32 between 0 and 1, and returns one of the same shape, which is
-        clipped. At strength 0 it returns the photograph.
+        clipped. It is not called with strength 0, which is the photograph as it is.
 
     positive, negative : str
         What the photograph becomes, in words.
@@ -71,7 +72,7 @@ class PhotographicEdit:
         pixels : ndarray of shape (height, width, 3), dtype uint8
             The photograph.
 
-        random_state : RandomState, default=None
+        random_state : int, RandomState instance or None, default=None
             For edits that draw random numbers.
 
         Returns
@@ -79,6 +80,12 @@ class PhotographicEdit:
         positive, negative : ndarrays of shape (height, width, 3), dtype uint8
             The photograph at either strength.
         """
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(
+                f"Got a photograph of dtype {pixels.dtype} and shape {pixels.shape} "
+                "but expected uint8 of shape (height, width, 3)."
+            )
+        random_state = check_random_state(random_state)
         return tuple(
             self._at(pixels, strength, random_state)
             for strength in (self.positive_strength, self.negative_strength)
@@ -88,5 +95,16 @@ class PhotographicEdit:
         if strength == 0:
             return pixels
         scaled = pixels.astype(np.float32) / 255
-        edited = self.apply(scaled, strength, random_state)  # (height, width, 3)
+        edited = np.asarray(self.apply(scaled, strength, random_state))
+        is_float = edited.dtype.kind == "f"
+        if (
+            edited.shape != pixels.shape
+            or not is_float
+            or not np.isfinite(edited).all()
+        ):
+            raise ValueError(
+                f"Got an image of dtype {edited.dtype} and shape {edited.shape} from "
+                f"the edit {self.name!r} at strength {strength!r}, but expected finite "
+                f"floats around 0 to 1 of shape {pixels.shape}; correct its apply."
+            )
         return np.rint(np.clip(edited, 0, 1) * 255).astype(np.uint8)

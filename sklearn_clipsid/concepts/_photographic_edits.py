@@ -91,7 +91,8 @@ def photographic_edits():
     Each makes a photograph more of what its name says, and the opposite or nothing
     at the negative pole. The strengths are large enough to be seen at once in an
     image of 224 pixels: directions are found by them, small effects are measured
-    along the directions. Lengths grow with the size of the image.
+    along the directions. Blurs, shifts and flares grow with the size of the image;
+    noise and patterns of pixels do not.
 
     Returns
     -------

@@ -4,12 +4,10 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from sklearn_clipsid._antonym_check import antonym_columns, check_antonyms
-from sklearn_clipsid._first_few import first_few
-from sklearn_clipsid._unit_rows import unit_rows
-
-# Length of the difference of unit vectors. One text embedded twice in single precision
-# differs by about 1e-7 from batch to batch, and that difference is no direction.
-NO_DIFFERENCE = 1e-5
+from sklearn_clipsid.concepts._pole_difference import (
+    directions_between,
+    unit_embeddings,
+)
 
 
 def concept_directions_from_text(embedder, antonyms):
@@ -115,10 +113,14 @@ def concept_directions_from_text(embedder, antonyms):
     pairs = _as_antonyms(antonyms)
     prompts = [*pairs["positive_prompt"].tolist(), *pairs["negative_prompt"].tolist()]
     texts = embedder.embed_text(prompts)  # (2 * n_concepts, n_features)
-    positive, negative = np.split(_unit_texts(texts, prompts), 2)
-    difference = positive - negative  # (n_concepts, n_features)
-    _check_difference(difference, pairs)
-    directions, _ = unit_rows(difference)
+    unit = unit_embeddings(texts, [f"the text {prompt!r}" for prompt in prompts])
+    positive, negative = np.split(unit, 2)
+    directions = directions_between(
+        positive - negative,  # (n_concepts, n_features)
+        pairs["names"],
+        "reword a pole so that it differs within the number of words that the encoder "
+        "reads, or leave the antonym out.",
+    )
     del pairs["explanation"]
     return Bunch(directions=directions, **pairs)
 
@@ -150,34 +152,3 @@ def _as_antonyms(antonyms):
         )
     places = [f"row {row}" for row in range(len(columns["names"]))]
     return check_antonyms(columns, places, "antonyms")
-
-
-def _unit_texts(embeddings, prompts):
-    """Return unit rows in double precision, or say which text has none."""
-    embeddings = np.asarray(embeddings, dtype=np.float64)
-    if embeddings.ndim != 2 or len(embeddings) != len(prompts):
-        raise ValueError(
-            f"Got text embeddings of shape {embeddings.shape} from embed_text but "
-            f"expected one row for each of {len(prompts)} prompts; use another "
-            "embedder."
-        )
-    finite = np.isfinite(embeddings).all(axis=1, keepdims=True)  # (n_prompts, 1)
-    unit, zero = unit_rows(np.where(finite, embeddings, 0))
-    if len(zero):
-        named = first_few([repr(prompts[row]) for row in zero])
-        raise ValueError(
-            f"Got text embeddings that are zero, NaN or infinite for {named}, but "
-            "expected directions; use another embedder or change these prompts."
-        )
-    return unit
-
-
-def _check_difference(difference, pairs):
-    same = np.flatnonzero(np.linalg.norm(difference, axis=1) <= NO_DIFFERENCE)
-    if len(same):
-        named = first_few([f"{row} ({pairs['names'][row]!s})" for row in same])
-        raise ValueError(
-            f"Got antonyms whose two poles have the same embedding, in rows {named}, "
-            "but expected different ones; reword a pole so that it differs within the "
-            "number of words that the encoder reads, or leave the antonym out."
-        )

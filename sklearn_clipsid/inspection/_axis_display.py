@@ -361,7 +361,7 @@ def _check_detector(detector):
             "Got a detector without axis_share_, which partial_fit removes, but "
             "expected the shares of its axes; use fit."
         )
-    if detector.axes != "canonical":
+    if detector.axes_ != "canonical":
         warn_user(
             "The axes of this detector are learned: single ones depend on "
             "random_state and are not to be read. Fit with axes='canonical', which "

@@ -1,19 +1,16 @@
 """Show many images, each with the concepts that moved its logit most."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 
 from sklearn_clipsid._image_sequence import as_images
 from sklearn_clipsid._optional import import_optional
+from sklearn_clipsid._read_image import read_image
 from sklearn_clipsid.inspection._contribution_display import (
     check_contributions,
     check_count,
 )
 from sklearn_clipsid.inspection._figure_style import (
     MAX_LABEL,
-    class_words,
     short_name,
     sign_colour,
     signed,
@@ -33,6 +30,7 @@ def plot_collage(
     *,
     y_true=None,
     y_score=None,
+    display_labels=("real", "synthetic"),
     top=3,
     n_cols=4,
     thumbnail=220,
@@ -61,6 +59,10 @@ def plot_collage(
 
     y_score : array-like of shape (n_samples,), default=None
         Scores, written above the images, such as probabilities.
+
+    display_labels : sequence of two str, default=("real", "synthetic")
+        What to call the classes, the one of the higher logit last. Where labels are
+        words, pass ``detector.classes_``.
 
     top : int, default=3
         Concepts per image, at most all.
@@ -113,7 +115,7 @@ def plot_collage(
     images = as_images(images)
     C, names = check_contributions(contributions, names)
     _check_lengths(len(images), C, y_true, y_score)
-    titles = _titles(len(images), y_true, y_score)
+    titles = _titles(len(images), y_true, y_score, display_labels)
     n_cols = min(n_cols, len(images))
     n_rows = -(-len(images) // n_cols)
     order = np.argsort(-np.abs(C), axis=1, kind="stable")[:, :top]
@@ -141,7 +143,9 @@ def plot_collage(
         labels = [names[concept] for concept in order[i]]
         _draw_bars(ax, thumbnail, labels, texts[i], shown[i] * half_width)
     fig.supxlabel(
-        "contribution to the logit\n← real (blue)    synthetic (orange) →",
+        "contribution to the logit\n← {} (blue)    {} (orange) →".format(
+            *map(short_name, display_labels)
+        ),
         fontsize=9,
     )
     return fig
@@ -149,21 +153,7 @@ def plot_collage(
 
 def read_thumbnail(image, size, place):
     """Return the pixels of an image, at most so many on a side, or name the image."""
-    from sklearn_clipsid._clip import decode_image
-
-    is_path = isinstance(image, (str, os.PathLike))
-    try:
-        source = Path(image).read_bytes() if is_path else image
-        if isinstance(source, bytearray):
-            source = bytes(source)
-        decoded = decode_image(source)  # a copy, which may be made small
-    except (OSError, ValueError) as error:
-        called = repr(os.fspath(image)) if is_path else f"a {type(image).__name__}"
-        raise ValueError(
-            f"Could not read the image {place}, {called}: "
-            f"{getattr(error, 'strerror', None) or error}. Repair it, or leave it out "
-            "with its row."
-        ) from error
+    decoded = read_image(image, place)  # a copy, which may be made small
     decoded.thumbnail((size, size))
     return np.asarray(decoded)  # (height, width, 3)
 
@@ -201,13 +191,24 @@ def _check_lengths(n_images, C, y_true, y_score):
             )
 
 
-def _titles(n_images, y_true, y_score):
+def _titles(n_images, y_true, y_score, display_labels):
+    if len(display_labels) != 2:
+        raise ValueError(
+            f"Got display_labels={display_labels!r} but expected two, the first of "
+            "what lowers the logit."
+        )
     parts = [[] for _ in range(n_images)]
     if y_true is not None:
-        values = np.asarray(y_true).tolist()
-        words = dict(enumerate(class_words([0, 1])))
-        for part, value in zip(parts, values):
-            part.append(words.get(value, str(value)))
+        # Labels are 0 and 1, or those that are to be shown.
+        words = {label: label for label in display_labels}
+        words |= dict(enumerate(display_labels))
+        for part, value in zip(parts, np.asarray(y_true).tolist()):
+            if value not in words and not isinstance(value, str):
+                raise ValueError(
+                    f"Got {value!r} in y_true but expected 0, 1 or words; pass "
+                    "display_labels=detector.classes_."
+                )
+            part.append(str(words.get(value, value)))
     if y_score is not None:
         for part, score in zip(parts, np.asarray(y_score, dtype=float)):
             part.append(true_minus(f"score {score:.2f}"))

@@ -44,7 +44,7 @@ def test_an_unreadable_image_is_named(tiny_clip, image_files, tmp_path):
     embedder = CLIPEmbedder(pretrained=tiny_clip)
     with pytest.raises(ValueError, match=r"index 1, '.*broken\.jpg': it is not an im"):
         embedder.preprocess([image_files[0], broken])
-    with pytest.raises(ValueError, match="gone.jpg': No such file"):
+    with pytest.raises(ValueError, match=r"gone\.jpg': No such file"):
         embedder.preprocess([tmp_path / "gone.jpg"])
     with pytest.raises(ValueError, match="Got 0 images"):
         embedder.preprocess([])
