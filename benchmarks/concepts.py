@@ -34,7 +34,7 @@ def draws_of(kind, named, n_draws):
     def photo_differences(seed, X, y):
         photos = X[y == 0] / np.linalg.norm(X[y == 0], axis=1, keepdims=True)
         rng = np.random.default_rng(seed)
-        first, second = (rng.choice(photos, len(named), replace=False) for _ in "ab")
+        first, second = np.split(rng.choice(photos, 2 * len(named), replace=False), 2)
         return first - second
 
     def isotropic(seed, X, y):

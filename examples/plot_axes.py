@@ -1,7 +1,7 @@
 """
-=============================
-Which axes does a head share?
-=============================
+====================================
+Do the axes of a detector come back?
+====================================
 
 The activations of a trained :class:`~sklearn_clipsid.OrthogonalLinearDetector` depend
 on its random start. ``axes="canonical"`` writes the same decision as axes that come

@@ -43,6 +43,10 @@ def weighted_rows(X, y, sample_weight, class_weight):
     of_class = compute_class_weight(
         class_weight, classes=classes, y=y, sample_weight=weights
     ).astype(X.dtype)
+    if (of_class < 0).any():
+        raise ValueError(
+            f"Got class_weight={class_weight!r} but expected weights of at least 0."
+        )
     X, y, weights = _of_positive_weight(X, y, weights * of_class[codes])
     return X, y, weights / weights.mean()
 

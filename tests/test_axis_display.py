@@ -247,3 +247,8 @@ def test_an_end_without_images_is_refused(pair):
         AxisDisplay([1.0], is_remainder=[False], images=[pair]).plot()
     with pytest.raises(ValueError, match=r"Got shares of shape \(1, 1\)"):
         AxisDisplay([[1.0]], is_remainder=[False]).plot()
+
+
+def test_shares_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="Got shares that are NaN or infinite"):
+        AxisDisplay([np.nan, 0.5], is_remainder=[False, True]).plot()

@@ -355,6 +355,11 @@ def test_class_weights_shift_the_decision(rows):
     assert shares[0] < shares[2]
 
 
+def test_negative_class_weights_are_refused(rows):
+    with pytest.raises(ValueError, match=r"Got class_weight=.* at least 0"):
+        detector(class_weight={0: -1, 1: 1}).fit(*rows)
+
+
 def test_early_stopping_returns_the_best_epoch(sample):
     directions = np.random.default_rng(0).standard_normal((4, 512))
     model = ConceptBottleneckClassifier(

@@ -225,6 +225,10 @@ class AxisDisplay:
                 f"Got shares of shape {np.shape(self.shares)} but expected (n_axes,), "
                 "with at least one axis."
             )
+        if not np.isfinite(np.asarray(self.shares, dtype=float)).all():
+            raise ValueError(
+                "Got shares that are NaN or infinite but expected numbers."
+            )
         for name in ("is_remainder", "is_undefined", "names", "images"):
             column = getattr(self, name)
             if column is not None and len(column) != len(self.shares):
