@@ -1,8 +1,15 @@
 """Everything that touches torch, open_clip or Pillow, behind arrays and strings."""
 
+from sklearn_clipsid._clip._file_facts import (
+    LOOK_BITS,
+    FileFacts,
+    read_file_facts,
+    read_image_size,
+)
 from sklearn_clipsid._clip._images import (
     UnreadableImageError,
     compress_jpeg,
+    compress_webp,
     crop_to_input,
     decode_image,
     resize_pixels,
@@ -15,8 +22,11 @@ from sklearn_clipsid._clip._registry import (
 from sklearn_clipsid._clip._weights import feature_widths, known_weights
 
 __all__ = [
+    "LOOK_BITS",
+    "FileFacts",
     "UnreadableImageError",
     "compress_jpeg",
+    "compress_webp",
     "crop_to_input",
     "decode_image",
     "feature_widths",
@@ -24,5 +34,7 @@ __all__ = [
     "get_text_tower",
     "known_weights",
     "local_signatures",
+    "read_file_facts",
+    "read_image_size",
     "resize_pixels",
 ]

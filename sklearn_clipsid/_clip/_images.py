@@ -183,8 +183,31 @@ def compress_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     compressed : ndarray of shape (height, width, 3), dtype uint8
         What a reader of the file gets.
     """
+    return _recoded(pixels, "JPEG", quality)
+
+
+def compress_webp(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Compress with loss as WebP, and decode an image.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width, 3), dtype uint8
+        The image.
+
+    quality : int
+        Of Pillow's encoder, from 0 to 100.
+
+    Returns
+    -------
+    compressed : ndarray of shape (height, width, 3), dtype uint8
+        What a reader of the file gets.
+    """
+    return _recoded(pixels, "WEBP", quality)
+
+
+def _recoded(pixels: np.ndarray, file_format: str, quality: int) -> np.ndarray:
     stream = io.BytesIO()
-    _image_from_array(pixels).save(stream, "JPEG", quality=quality)
+    _image_from_array(pixels).save(stream, file_format, quality=quality)
     return np.asarray(_open_image(stream.getvalue()).convert("RGB"))
 
 

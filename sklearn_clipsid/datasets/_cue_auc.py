@@ -1,0 +1,175 @@
+"""Rank images by each cue with classifiers that did not see them, and bound the AUC."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.utils.parallel import Parallel, delayed
+
+from sklearn_clipsid.datasets._file_cues import Cue
+
+LEVEL = 0.95
+TOGETHER = "all together"
+
+
+def cross_validate(
+    cues: dict[str, Cue],
+    positive: np.ndarray,
+    fold: np.ndarray,
+    random_state: np.random.RandomState,
+    n_jobs: int | None,
+) -> dict[str, np.ndarray]:
+    """Score each image by each cue, with classifiers that were not fitted to it.
+
+    Parameters
+    ----------
+    cues : dict of Cue
+        What is known of the images, by the name of the cue.
+
+    positive : ndarray of shape (n_images,), dtype=bool
+        Which images are synthetic.
+
+    fold : ndarray of shape (n_images,), dtype=int
+        The test fold of each image.
+
+    random_state : RandomState instance
+        Seed of the classifiers.
+
+    n_jobs : int or None
+        Number of processes.
+
+    Returns
+    -------
+    scores : dict of ndarray of shape (n_images,)
+        By cue, and for all of them together. A cue that is the same in all files has
+        none.
+    """
+    from tqdm import tqdm
+
+    columns = {name: list(cue.varying().values()) for name, cue in cues.items()}
+    columns[TOGETHER] = [column for own in columns.values() for column in own]
+    told = {name: np.column_stack(own) for name, own in columns.items() if own}
+    seed = random_state.randint(np.iinfo(np.int32).max)
+    scores = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(_out_of_fold_scores)(X, positive, fold, seed) for X in told.values()
+    )
+    bar = tqdm(scores, "fitting to cues", len(told), unit="cue", delay=5)
+    return dict(zip(told, list(bar)))
+
+
+def _out_of_fold_scores(
+    X: np.ndarray, positive: np.ndarray, fold: np.ndarray, seed: int
+) -> np.ndarray:
+    model = HistGradientBoostingClassifier(
+        max_iter=50,
+        max_leaf_nodes=15,
+        min_samples_leaf=5,
+        early_stopping=False,
+        random_state=seed,
+    )
+    cv = PredefinedSplit(fold)
+    scores = cross_val_predict(model, X, positive, cv=cv, method="predict_proba")
+    return scores[:, 1]
+
+
+class _Ranking:
+    """Scores that are compared within a fold, as each has a classifier of its own."""
+
+    def __init__(self, score: np.ndarray, positive: np.ndarray, fold: np.ndarray):
+        levels, place = np.unique(
+            np.column_stack([fold, score]), axis=0, return_inverse=True
+        )
+        self.fold_of_level = levels[:, 0].astype(np.intp)  # (n_levels,)
+        self.place = place.reshape(-1)  # (n_images,)
+        self.positive = positive
+
+    def auc(self, weight: np.ndarray) -> float:
+        """Return the share of pairs in the right order, NaN if there is none."""
+        n_levels = len(self.fold_of_level)
+        synthetic, photos = (
+            np.bincount(self.place, weight * rows, minlength=n_levels)
+            for rows in (self.positive, ~self.positive)
+        )
+        photos_of_fold = np.bincount(self.fold_of_level, photos)
+        earlier_folds = np.cumsum(photos_of_fold) - photos_of_fold
+        # Photographs of the same fold below each level; those at it count half.
+        below = np.cumsum(photos) - photos / 2 - earlier_folds[self.fold_of_level]
+        n_pairs = np.bincount(self.fold_of_level, synthetic) @ photos_of_fold
+        return float(synthetic @ below / n_pairs) if n_pairs else np.nan
+
+
+def bootstrap_aucs(
+    scores: dict[str, np.ndarray],
+    positive: np.ndarray,
+    fold: np.ndarray,
+    cluster: np.ndarray,
+    n_boot: int,
+    random_state: np.random.RandomState,
+) -> dict[str, tuple[float, float, float]]:
+    """Return the AUC of each score, and the bounds of its interval.
+
+    Parameters
+    ----------
+    scores : dict of ndarray of shape (n_images,)
+        From `cross_validate`.
+
+    positive : ndarray of shape (n_images,), dtype=bool
+        Which images are synthetic.
+
+    fold : ndarray of shape (n_images,), dtype=int
+        The test fold of each image.
+
+    cluster : ndarray of shape (n_images,), dtype=int
+        The group of each image, from 0. Groups are drawn.
+
+    n_boot : int
+        Number of draws.
+
+    random_state : RandomState instance
+        Source of the draws.
+
+    Returns
+    -------
+    aucs : dict of tuple of float
+        AUC, lower and upper bound.
+    """
+    if not scores:
+        return {}
+    rankings = [_Ranking(score, positive, fold) for score in scores.values()]
+    draws = _draw_aucs(rankings, cluster, n_boot, random_state)  # (n_boot, n_scores)
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    every = np.ones(len(positive))
+    aucs = [ranking.auc(every) for ranking in rankings]
+    return dict(zip(scores, zip(aucs, low, high)))
+
+
+def _draw_aucs(
+    rankings: list[_Ranking],
+    cluster: np.ndarray,
+    n_boot: int,
+    random_state: np.random.RandomState,
+) -> list[list[float]]:
+    from tqdm import tqdm
+
+    n_clusters = cluster.max() + 1
+    draws: list[list[float]] = []
+    n_redrawn = 0
+    with tqdm(total=n_boot, desc="bootstrap", unit="draw", delay=5) as bar:
+        while len(draws) < n_boot:
+            drawn = random_state.randint(n_clusters, size=n_clusters)
+            weight = np.bincount(drawn, minlength=n_clusters)[cluster]  # (n_images,)
+            aucs = [ranking.auc(weight) for ranking in rankings]
+            # Whether a draw has a pair to rank is the same for all cues.
+            if np.isfinite(aucs[0]):
+                draws.append(aucs)
+                bar.update()
+                continue
+            n_redrawn += 1
+            if n_redrawn > n_boot:
+                raise ValueError(
+                    f"Got {n_redrawn} bootstrap draws without both classes in any "
+                    f"fold, for {len(draws)} others, but expected few; there are too "
+                    f"few groups ({n_clusters}): pass finer ones, or more images."
+                )
+    return draws
