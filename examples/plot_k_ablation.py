@@ -50,7 +50,13 @@ from sklearn.model_selection import cross_validate
 
 def auc_per_generator(estimator):
     return cross_validate(
-        estimator, X, y, groups=groups, cv=LeaveOneGeneratorOut(), scoring="roc_auc"
+        estimator,
+        X,
+        y,
+        groups=groups,
+        cv=LeaveOneGeneratorOut(),
+        scoring="roc_auc",
+        n_jobs=2,
     )["test_score"]  # (n_generators,)
 
 
@@ -84,6 +90,7 @@ with config_context(enable_metadata_routing=True):
         X,
         y,
         params={"groups": groups},
+        n_jobs=2,
         cv=LeaveOneGeneratorOut(),
         scoring="roc_auc",
         return_estimator=True,
