@@ -47,16 +47,12 @@ baselines = {
 
 from sklearn.model_selection import cross_validate
 
+cv = LeaveOneGeneratorOut()
+
 
 def auc_per_generator(estimator):
     return cross_validate(
-        estimator,
-        X,
-        y,
-        groups=groups,
-        cv=LeaveOneGeneratorOut(),
-        scoring="roc_auc",
-        n_jobs=2,
+        estimator, X, y, groups=groups, cv=cv, scoring="roc_auc", n_jobs=2
     )["test_score"]  # (n_generators,)
 
 
@@ -81,7 +77,7 @@ from sklearn.model_selection import GridSearchCV
 search = GridSearchCV(
     OrthogonalLinearDetector(random_state=0),
     {"n_components": [1, 8]},
-    cv=LeaveOneGeneratorOut(),
+    cv=cv,
     scoring="roc_auc",
 )
 with config_context(enable_metadata_routing=True):
@@ -91,7 +87,7 @@ with config_context(enable_metadata_routing=True):
         y,
         params={"groups": groups},
         n_jobs=2,
-        cv=LeaveOneGeneratorOut(),
+        cv=cv,
         scoring="roc_auc",
         return_estimator=True,
     )
