@@ -2,6 +2,7 @@
 
 import argparse
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 from embedding_rows import add_row_options, read_rows
@@ -85,6 +86,19 @@ def compare_gates(args):
                     for draw in draws_of(kind, named, args.draws)
                 ]
                 print(f"{label:<36}{as_row(fits, reference[0])}", flush=True)
+    compare_seeds(args, X, y, named)
+
+
+def compare_seeds(args, X, y, named):
+    """Print in how many images two seeds agree on the largest contribution."""
+    print("\nimages with the same largest contribution, two of three seeds")
+    for name, parameters in models(args):
+        largest = []
+        for seed in range(3):
+            model = ConceptBottleneckClassifier(named, random_state=seed, **parameters)
+            largest.append(np.abs(model.fit(X, y).transform(X)).argmax(axis=1))
+        agree = [(a == b).mean() for a, b in combinations(largest, 2)]
+        print(f"{name:<36}{np.mean(agree):>7.2f}", flush=True)
 
 
 def linear_probe(X, y):

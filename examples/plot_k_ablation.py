@@ -47,10 +47,12 @@ baselines = {
 
 from sklearn.model_selection import cross_validate
 
+cv = LeaveOneGeneratorOut()
+
 
 def auc_per_generator(estimator):
     return cross_validate(
-        estimator, X, y, groups=groups, cv=LeaveOneGeneratorOut(), scoring="roc_auc"
+        estimator, X, y, groups=groups, cv=cv, scoring="roc_auc", n_jobs=2
     )["test_score"]  # (n_generators,)
 
 
@@ -72,21 +74,18 @@ for k in numbers:
 from sklearn import config_context
 from sklearn.model_selection import GridSearchCV
 
-search = GridSearchCV(
-    OrthogonalLinearDetector(random_state=0),
-    {"n_components": [1, 8]},
-    cv=LeaveOneGeneratorOut(),
-    scoring="roc_auc",
-)
+head, grid = OrthogonalLinearDetector(random_state=0), {"n_components": [1, 8]}
+search = GridSearchCV(head, grid, cv=cv, scoring="roc_auc")
 with config_context(enable_metadata_routing=True):
     nested = cross_validate(
         search,
         X,
         y,
         params={"groups": groups},
-        cv=LeaveOneGeneratorOut(),
+        cv=cv,
         scoring="roc_auc",
         return_estimator=True,
+        n_jobs=2,
     )
 chosen = [fitted.best_params_["n_components"] for fitted in nested["estimator"]]
 scores["k chosen in training"] = nested["test_score"][None]

@@ -56,7 +56,7 @@ auc = pd.DataFrame(index=detectors, columns=[*columns, "all pairs"], dtype=float
 for name, detector in detectors.items():
     for column, cv in columns.items():
         auc.loc[name, column] = cross_validate(
-            detector, X, y, groups=groups, cv=cv, scoring="roc_auc"
+            detector, X, y, groups=groups, cv=cv, scoring="roc_auc", n_jobs=2
         )["test_score"].mean()
 
 # %%
