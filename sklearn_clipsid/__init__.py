@@ -6,6 +6,7 @@ Estimators are imported from here; `sklearn_clipsid.model_selection`, `.metrics`
 `sklearn_clipsid.persistence` saves detectors to files that are safe to load.
 """
 
+from sklearn_clipsid._abstaining import AbstainingClassifier
 from sklearn_clipsid._block_selector import BlockSelector
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
@@ -23,6 +24,7 @@ __all__ = [
     "OrthogonalLinearDetector",
     "ConceptBottleneckClassifier",
     "TextSpan",
+    "AbstainingClassifier",
     "embed_to_shards",
     "EmbeddingStore",
     "PrecomputedEmbedder",

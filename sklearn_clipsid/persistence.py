@@ -25,6 +25,7 @@ __all__ = ["dump", "load", "TRUSTED_TYPES"]
 #: never prefixes. Class paths are part of the file format.
 TRUSTED_TYPES = frozenset(
     {
+        "sklearn_clipsid._abstaining.AbstainingClassifier",
         "sklearn_clipsid._block_selector.BlockSelector",
         "sklearn_clipsid._clip_embedder.CLIPEmbedder",
         "sklearn_clipsid._concept_bottleneck.ConceptBottleneckClassifier",

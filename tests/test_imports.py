@@ -12,6 +12,7 @@ PACKAGE = Path(sklearn_clipsid.__file__).parent
 # Imports point down, to a lower layer or within one subpackage.
 LAYERS = {
     "_antonym_check": 1,
+    "_abstaining": 3,
     "_axis_stability": 1,
     "_block_index": 0,
     "_cache_database": 1,
@@ -36,6 +37,7 @@ LAYERS = {
     "_warn_user": 0,
     "_adam": 1,
     "_clip": 1,
+    "_cluster_bootstrap": 1,
     "_concept_vocabulary": 1,
     "_embedding_cache": 2,
     "_embedding_memo": 1,
