@@ -155,3 +155,15 @@ def encoded(fresh_memo, monkeypatch):
 
     monkeypatch.setattr(ImageTower, "encode", counted)
     return batches
+
+
+@pytest.fixture
+def plt():
+    """Return pyplot without a window, and close what was drawn."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    yield plt
+    plt.close("all")

@@ -7,16 +7,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn_clipsid import OrthogonalLinearDetector
 from sklearn_clipsid.inspection import AxisDisplay
 
-
-@pytest.fixture(autouse=True)
-def plt():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("plt")
 
 
 @pytest.fixture(scope="module")

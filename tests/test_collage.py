@@ -11,15 +11,7 @@ MINUS = "\N{MINUS SIGN}"
 NAMES = ["grain", "blur", "glow"]
 
 
-@pytest.fixture(autouse=True)
-def plt():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("plt")
 
 
 @pytest.fixture

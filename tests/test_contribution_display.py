@@ -13,15 +13,7 @@ MINUS = "\N{MINUS SIGN}"
 NAMES = ["grain", "blur", "glow", "text", "hands", "grid"]
 
 
-@pytest.fixture(autouse=True)
-def plt():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("plt")
 
 
 @pytest.fixture(scope="module")

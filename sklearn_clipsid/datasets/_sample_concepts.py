@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
+from sklearn_clipsid._unit_rows import unit_rows
 from sklearn_clipsid.datasets._sample import check_features, sample_fingerprint
 
 _FOLDER = Path(__file__).parent
@@ -89,7 +90,7 @@ def load_sample_concepts(*, features: str = "pooled") -> Bunch:
         n_photos = int(arrays["n_photos"])
     return Bunch(
         # Stored in single precision, which is more than the encoder's.
-        directions=directions / np.linalg.norm(directions, axis=1, keepdims=True),
+        directions=unit_rows(directions)[0],
         **concepts,
         n_photos=n_photos,
         encoder=sample_fingerprint(features),
