@@ -344,8 +344,8 @@ def test_stacking_refuses_overlapping_test_folds(unpaired):
 def test_the_splitter_clones_pickles_and_prints():
     cv = LeaveOneGeneratorOut(3, hold_out_real_source=False, pos_label="fake")
     expected = (
-        "LeaveOneGeneratorOut(hold_out_real_source=False, n_real_folds=3,\n"
-        "           pos_label='fake', random_state=0)"
+        "LeaveOneGeneratorOut(every_real_fold=False, hold_out_real_source=False,\n"
+        "           n_real_folds=3, pos_label='fake', random_state=0)"
     )
     for copy in (cv, clone(cv, safe=False), pickle.loads(pickle.dumps(cv))):
         assert repr(copy) == expected
@@ -452,6 +452,43 @@ def test_a_generator_paired_with_one_source_is_tested_beside_that_source():
         ["COCO", "b"],
         ["COCO", "c"],
     ]
+
+
+def test_every_real_fold_makes_all_pairs_of_generators_and_sources():
+    y = np.repeat([1, 0], 6)
+    groups = np.array(["a", "a", "b", "b", "c", "c", *["COCO"] * 3, *["RAISE"] * 3])
+    cv = LeaveOneGeneratorOut(every_real_fold=True)
+    result = splits(cv, y, groups)
+    assert cv.get_n_splits(None, y, groups) == len(result) == 6
+    pairs = [sorted(set(groups[test].tolist())) for _, test in result]
+    assert pairs == [[s, g] for g in "abc" for s in ("COCO", "RAISE")]
+    for (train, test), pair in zip(result, pairs):
+        assert len(test) == 5 and not np.isin(groups[train], pair).any()
+    one = splits(LeaveOneGeneratorOut(), y, groups)
+    assert_same_splits(one, [result[0], result[3], result[4]])
+
+
+def test_real_folds_that_a_generator_is_not_paired_with_are_left_out():
+    # "b" is paired with COCO alone, "a" has no pairs.
+    y = np.array([1, 1, 1, 1, 0, 0, 0, 0])
+    groups = np.array(["a", "a", "b", "c", "COCO", "COCO", "RAISE", "RAISE"])
+    pair = ["", "", "x", "", "x", "", "", ""]
+    cv = LeaveOneGeneratorOut(every_real_fold=True)
+    tests = [groups[test] for _, test in cv.split(None, y, groups, pair_id=pair)]
+    assert [sorted(set(test.tolist())) for test in tests] == [
+        ["COCO", "a"],
+        ["RAISE", "a"],
+        ["COCO", "b"],
+        ["COCO", "c"],
+        ["RAISE", "c"],
+    ]
+
+
+@pytest.mark.parametrize("value", ["all", 1, None])
+def test_every_real_fold_is_checked_when_splitting(unpaired, value):
+    _, y, groups = unpaired
+    with pytest.raises(ValueError, match=r"Got every_real_fold=.* expected True or"):
+        splits(LeaveOneGeneratorOut(every_real_fold=value), y, groups)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,12 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
           splits them, pairs being kept together;
         - `'auto'`: `True` when the photographs name two or more sources.
 
+    every_real_fold : bool, default=False
+        Whether to test each generator with every real fold, one split for each, sorted
+        by generator first. With whole sources as folds these are all pairs of an unseen
+        generator and an unseen photo source. Folds that a generator has no image for,
+        as its pairs lie in others, are left out.
+
     random_state : int, RandomState instance or None, default=0
         Shuffles photographs and pairs. Pass an int for the same splits on each call.
 
@@ -110,11 +116,13 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
         n_real_folds=5,
         *,
         hold_out_real_source="auto",
+        every_real_fold=False,
         random_state=0,
         pos_label=1,
     ):
         self.n_real_folds = n_real_folds
         self.hold_out_real_source = hold_out_real_source
+        self.every_real_fold = every_real_fold
         self.random_state = random_state
         self.pos_label = pos_label
 
@@ -146,16 +154,16 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
             The testing set indices for that split.
         """
         layout = self._lay_out(X, y, groups, pair_id)
-        splits = range(len(layout.generators))
+        splits = layout.splits(self.every_real_fold)
         # An impossible split should raise before the first is fitted, not hours later.
-        for i in splits:
-            layout.check(i)
-        for i in splits:
-            train, test, _ = layout.masks(i)
+        for i, r in splits:
+            layout.check(i, r)
+        for i, r in splits:
+            train, test = layout.masks(i, r)
             yield np.flatnonzero(train), np.flatnonzero(test)
 
     def get_n_splits(self, X=None, y=None, groups=None, pair_id=None):
-        """Return the number of splits, which is the number of generators.
+        """Return the number of splits, one or several for each generator.
 
         Parameters
         ----------
@@ -174,10 +182,11 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
         Returns
         -------
         n_splits : int
-            The number of generators.
+            The number of generators, or of their real folds altogether with
+            `every_real_fold`.
         """
-        synthetic, _, source, *_ = self._read_rows(X, y, groups, pair_id)
-        return len(np.unique(source[synthetic]))
+        layout = self._lay_out(X, y, groups, pair_id)
+        return len(layout.splits(self.every_real_fold))
 
     def _lay_out(self, X, y, groups, pair_id):
         synthetic, names, source, pair, n_pairs = self._read_rows(X, y, groups, pair_id)
@@ -253,6 +262,11 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
                 f"Got hold_out_real_source={held_out!r} but expected 'auto', True or "
                 "False; pass False for photographs split at random."
             )
+        if not isinstance(self.every_real_fold, bool | np.bool_):
+            raise ValueError(
+                f"Got every_real_fold={self.every_real_fold!r} but expected True or "
+                "False."
+            )
 
     def _split_photographs(self, source, pair):
         """Return the real fold of each photograph and the number of folds."""
@@ -291,34 +305,35 @@ class _Layout:
     pair_fold: np.ndarray  # (n_pairs + 1,), set for pairs without a photograph
     n_folds: int
 
-    def masks(self, i):
-        """Return masks of the training set, the test set and the i-th generator.
+    def splits(self, every_real_fold):
+        """Return the generator and the real fold of each split.
 
-        Its real fold is ``i % n_folds``, or the next in which it has images to test:
-        a generator may be paired with photographs of one source only.
+        The first choice for the i-th generator is fold ``i % n_folds``. A generator may
+        be paired with photographs of few folds only, and is tested in those.
         """
-        own = self.generator == i
-        for step in range(self.n_folds):
-            train, test = self._masks(own, (i + step) % self.n_folds)
-            if (test & own).any():
-                break
-        return train, test, own
+        splits = []
+        for i in range(len(self.generators)):
+            order = [(i + step) % self.n_folds for step in range(self.n_folds)]
+            tested = [r for r in order if self._tests_any(i, r)]
+            splits += [
+                (i, r) for r in (sorted(tested) if every_real_fold else tested[:1])
+            ]
+        return splits
 
-    def _masks(self, own, r):
+    def masks(self, i, r):
+        """Return masks of the training and the test set."""
+        own = self.generator == i
         photographs = self.real_fold == r
-        pair_in_fold = self.pair_fold == r  # (n_pairs + 1,)
-        pair_in_fold[self.pair[photographs]] = True
-        pair_in_fold[-1] = False
-        in_pair = pair_in_fold[self.pair]  # (n_samples,)
+        in_pair = self._pairs_in(r)[self.pair]  # (n_samples,)
         test = photographs | (own & (in_pair | (self.pair < 0)))
         # Not merely what is left over: paired images of the generator outside fold r
         # are unseen too, and so are other generators' images of the pairs in fold r.
         train = ~(own | photographs | in_pair)
         return train, test
 
-    def check(self, i):
-        """Raise unless the i-th split has both classes in training and in testing."""
-        train, *_ = self.masks(i)
+    def check(self, i, r):
+        """Raise unless a split has both classes in training."""
+        train, _ = self.masks(i, r)
         synthetic = self.generator >= 0
         if not (train & synthetic).any() or not (train & ~synthetic).any():
             raise ValueError(
@@ -327,6 +342,17 @@ class _Layout:
                 "expected both classes; add images that share no pair with this fold, "
                 "or raise n_real_folds."
             )
+
+    def _tests_any(self, i, r):
+        pair = self.pair[self.generator == i]
+        return bool((self._pairs_in(r)[pair] | (pair < 0)).any())
+
+    def _pairs_in(self, r):
+        """Return which pairs lie in a real fold; slot -1 is of rows without a pair."""
+        in_fold = self.pair_fold == r  # (n_pairs + 1,)
+        in_fold[self.pair[self.real_fold == r]] = True
+        in_fold[-1] = False
+        return in_fold
 
 
 def _deal(n_units, n_folds, random_state):
