@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import expit, logit, stdtrit
 from sklearn.utils import check_random_state
 
 from sklearn_clipsid._first_few import first_few
 
-BLOCK = 2**20  # weights held at a time, 8 MB
+BLOCK = 2**16  # weights held at a time: 1 MB with those of draws of draws, for the cache
+LEAST_DRAWS = 16  # held at a time
 MAX_ROUNDS = 200
+LEAST_FREEDOM = 0.1  # Student's t is 1e13 then
 
 
 @dataclass
@@ -49,11 +52,11 @@ class GeneratorRows:
 
 @dataclass
 class GeneratorScores:
-    """Scores of several models, [metric, model, generator], the mean coming last.
+    """Scores of several models, [metric, model, generator], the means coming last.
 
     Parameters
     ----------
-    value, low, high : ndarray of shape (2, n_models, n_generators + 1)
+    value, low, high : ndarray of shape (2, n_models, n_generators + n_means)
         Average precision and ROC AUC, and the limits of their intervals.
 
     n_redrawn : int
@@ -67,20 +70,9 @@ class GeneratorScores:
 
 
 def choose_negatives(positive, group):
-    """Tell what photographs the generators of a data set are ranked against.
+    """Return 'matched' if each group of synthetic images has photographs, or 'shared'.
 
-    Parameters
-    ----------
-    positive : ndarray of shape (n_samples,)
-        Mask of the synthetic images.
-
-    group : ndarray of shape (n_samples,)
-        Number of the generator or photo source.
-
-    Returns
-    -------
-    negatives : {'matched', 'shared'}
-        'matched' where every group with a synthetic image has photographs.
+    Takes the mask of synthetic images and the number of the group of each row.
     """
     both = np.isin(np.unique(group[positive]), group[~positive])
     return "matched" if both.all() else "shared"
@@ -114,10 +106,9 @@ def arrange_generators(positive, names, group, pair, negatives):
     matched = negatives == "matched"
     present = np.unique(group[positive])
     own = [np.flatnonzero(positive & (group == j)) for j in present]
-    photographs = [
-        np.flatnonzero(~positive & (group == j) if matched else ~positive)
-        for j in present
-    ]
+    photographs = [np.flatnonzero(~positive)] * len(present)
+    if matched:
+        photographs = [rows[group[rows] == j] for rows, j in zip(photographs, present)]
     without = [repr(names[j]) for j, rows in zip(present, photographs) if not len(rows)]
     if without:
         raise ValueError(
@@ -138,44 +129,23 @@ def arrange_generators(positive, names, group, pair, negatives):
 
 
 def cluster_rows(pair):
-    """Give each pair, and each row without one, a number.
-
-    Parameters
-    ----------
-    pair : ndarray of shape (n_samples,)
-        Number of the pair, -1 for rows without one.
-
-    Returns
-    -------
-    cluster : ndarray of shape (n_samples,)
-        From 0, without gaps.
-    """
+    """Give each pair, and each row without one (-1), a number from 0, without gaps."""
     unit = np.where(pair >= 0, pair, ~np.arange(len(pair)))
-    return np.unique(unit, return_inverse=True)[1]
+    return np.unique(unit, return_inverse=True)[1]  # (n_samples,)
 
 
 def strata_of_clusters(cluster, kind):
     """Put clusters whose rows are all of one kind into the stratum of that kind.
 
-    Parameters
-    ----------
-    cluster : ndarray of shape (n_samples,)
-        Number of the cluster of each row.
-
-    kind : ndarray of int of shape (n_samples,)
-        Not negative.
-
-    Returns
-    -------
-    stratum : ndarray of shape (n_clusters,)
-        The kind, or -1 for clusters that mix kinds.
+    Takes the cluster and the kind (0 or more) of each row, and returns the stratum of
+    each cluster: -1 for those that mix kinds.
     """
     first = kind[np.unique(cluster, return_index=True)[1]]  # (n_clusters,)
     mixed = np.bincount(cluster, weights=kind != first[cluster]) > 0
     return np.where(mixed, -1, first)
 
 
-def bootstrap_generators(rows, scores, *, n_boot, level, random_state):
+def bootstrap_generators(rows, scores, *, n_boot, level, random_state, means=None):
     """Score models on each generator, with intervals from one set of draws.
 
     Parameters
@@ -189,30 +159,39 @@ def bootstrap_generators(rows, scores, *, n_boot, level, random_state):
     n_boot, level, random_state
         As of `cross_dataset_validate`.
 
+    means : list of ndarray of int, default=None
+        The generators of each mean. None makes one mean, over all.
+
     Returns
     -------
     result : GeneratorScores
         Values and intervals.
     """
-    rankings = [
-        [_Ranking(score, own, photographs) for score in scores]
-        for own, photographs in zip(rows.own, rows.photographs)
-    ]
-    value = _score(rankings, np.ones((len(rows.cluster), 1)))[..., 0]
+    means = [np.arange(len(rows.names))] if means is None else means
+    rankings = [Rankings(score, rows) for score in scores]
+    classes = _Classes(rows)
+    value = _score(rankings, np.ones((len(rows.stratum), 1)), means)[..., 0]
     rng = check_random_state(random_state)
-    block = max(1, BLOCK // len(rows.cluster))
-    parts, n_redrawn = [], 0
+    block = max(LEAST_DRAWS, BLOCK // len(rows.stratum))
+    parts, lacks, n_redrawn = [], [], 0
     for start in range(0, n_boot, block):
-        counts, again = _draw(rows, min(block, n_boot - start), rng)
-        weight = counts.T[rows.cluster].astype(np.float64)  # (n_samples, n_draws)
-        parts.append(_score(rankings, weight))
-        n_redrawn += again
-    draws = np.concatenate(parts, axis=-1)
-    low, high = logit_interval(value, draws, _independent(rows), level)
+        n_draws = min(block, n_boot - start)
+        counts, again, n_more = _draw(rows.stratum, classes, n_draws, rng)
+        n_redrawn += n_more
+        lacks.append(classes.lack(again).any(axis=0))
+        again[lacks[-1]] = counts[lacks[-1]]
+        weight = np.ascontiguousarray(np.vstack([counts, again]).T, dtype=np.float64)
+        part = _score(rankings, weight, means)
+        parts.append((part[..., :n_draws], part[..., n_draws:]))
+    draws, again = np.concatenate(parts, axis=-1)
+    single = np.arange(len(rows.names))[:, np.newaxis]
+    n_clusters, freedom = np.transpose([classes.count(of) for of in (*single, *means)])
+    inflation = _inflation(draws, again, ~np.concatenate(lacks))
+    low, high = logit_interval(value, draws, n_clusters, level, freedom, inflation)
     return GeneratorScores(value, low, high, n_redrawn)
 
 
-def logit_interval(value, draws, n_clusters, level):
+def logit_interval(value, draws, n_clusters, level, freedom=None, inflation=1.0):
     """Return intervals of scores by the spread of the logits of their draws.
 
     Parameters
@@ -224,10 +203,16 @@ def logit_interval(value, draws, n_clusters, level):
         The same of each draw.
 
     n_clusters : ndarray of shape (n,)
-        Clusters of the rarer class, which make the degrees of freedom.
+        Clusters of the rarer class.
 
     level : float
         Share of intervals that should hold the truth.
+
+    freedom : ndarray of shape (n,), default=None
+        Degrees of freedom of the spread. None stands for one less than `n_clusters`.
+
+    inflation : ndarray of shape (..., n), default=1
+        Variance of scores relative to that of draws, which is less at any rate.
 
     Returns
     -------
@@ -235,22 +220,37 @@ def logit_interval(value, draws, n_clusters, level):
         Limits, between 0 and 1.
     """
     tail = (1 - level) / 2
-    m = np.maximum(n_clusters, 2.0)
-    # Draws with replacement vary less than samples do; at 1,000 clusters this is 1.
-    t = stdtrit(m - 1, 1 - tail) * m / (m - 1)
+    freedom = n_clusters - 1.0 if freedom is None else freedom
+    freedom = np.maximum(freedom, LEAST_FREEDOM)
+    # A mean of n draws with replacement has n - 1 nths of the variance.
+    t = stdtrit(freedom, 1 - tail) * np.sqrt(np.maximum(inflation, 1 + 1 / freedom))
     is_inside = (value > 0) & (value < 1)
     p = np.where(is_inside, value, 0.5)
+    # Draws that are too high show how much too high the score itself may be, on
+    # average (each image counts itself in average precision) and at most.
+    too_high = np.maximum(draws.mean(axis=-1) - p, 0) / (p * (1 - p))
     up, down = _semideviations(p, draws)
+    low, high = expit(logit(p) - too_high - t * up), expit(logit(p) + t * down)
     # A ranking without an error has no spread. m pairs of other clusters would all be
     # in order with a probability of AUC ** m.
-    if_perfect = tail ** (1 / m)
-    # Draws that are too high show how much too high the score itself may be.
-    low = np.where(is_inside, expit(logit(p) - t * up), if_perfect * (value == 1))
-    high = np.where(
-        is_inside, expit(logit(p) + t * down), 1 - if_perfect * (value == 0)
-    )
+    if_perfect = tail ** (1 / np.maximum(n_clusters, 2.0))
+    low = np.where(is_inside, low, if_perfect * (value == 1))
+    high = np.where(is_inside, high, 1 - if_perfect * (value == 0))
     # One cluster says nothing about others.
     return np.where(n_clusters > 1, low, 0.0), np.where(n_clusters > 1, high, 1.0)
+
+
+def _inflation(draws, again, is_drawn):
+    """Tell how much less draws of draws vary than draws do, as these do than scores.
+
+    `again` holds the scores of one draw from each draw; `is_drawn` tells where it did
+    not lack a class.
+    """
+    if not is_drawn.any():
+        return 1.0
+    of_again = (again - draws).var(axis=-1, where=is_drawn)
+    of_draws = draws.var(axis=-1)
+    return np.divide(of_draws, of_again, out=np.ones_like(of_draws), where=of_again > 0)
 
 
 def _semideviations(value, draws):
@@ -272,92 +272,112 @@ def _semideviations(value, draws):
     return sides
 
 
-def weighted_ap_and_auc(positive, score, weight):
-    """Compute average precision and ROC AUC under many integer weightings.
+class Rankings:
+    """The order that a model puts images in, highest score first, ties and all."""
 
-    Parameters
-    ----------
-    positive : ndarray of shape (n_samples,)
-        Mask of the synthetic images.
-
-    score : ndarray of shape (n_samples,)
-        Larger for synthetic images.
-
-    weight : ndarray of shape (n_samples, n_draws)
-        How often each row counts. Both classes need one positive weight in each draw.
-
-    Returns
-    -------
-    result : ndarray of shape (2, n_draws)
-        Average precision and ROC AUC.
-    """
-    ranking = _Ranking(score, np.flatnonzero(positive), np.flatnonzero(~positive))
-    return ranking.score(np.asarray(weight, dtype=np.float64))
-
-
-class _Ranking:
-    """The order of the rows of one generator, highest score first, ties and all."""
-
-    def __init__(self, score, own, photographs):
-        rows = np.concatenate([own, photographs])
-        order = np.argsort(-score[rows], kind="stable")
-        self.rows = rows[order]
-        self.positive = np.flatnonzero(order < len(own))  # positions in the ranking
-        ranked = score[self.rows]
-        # A tie begins at its first row and ends after its last.
-        ends = np.append(np.flatnonzero(np.diff(ranked)) + 1, len(ranked))
-        tie = np.searchsorted(ends, self.positive, side="right")
-        self.end, self.begin = ends[tie], np.append(0, ends)[tie]
-        self.end_positive = np.searchsorted(self.positive, self.end)
-        self.begin_positive = np.searchsorted(self.positive, self.begin)
+    def __init__(self, score, rows):
+        self.n_generators = len(rows.names)
+        self.sets = {}  # generators with the same photographs share their order
+        for j, (own, photographs) in enumerate(zip(rows.own, rows.photographs)):
+            key = photographs.tobytes()
+            if key not in self.sets:
+                ranked = photographs[np.argsort(-score[photographs], kind="stable")]
+                self.sets[key] = rows.cluster[ranked], -score[ranked], []
+            own = own[np.argsort(-score[own], kind="stable")]
+            ends = np.searchsorted(-score[own], -score[own], side="right")  # of ties
+            above, level = (
+                np.searchsorted(self.sets[key][1], -score[own], side=side)
+                for side in ("left", "right")
+            )  # photographs before an image, and with those level
+            self.sets[key][2].append((j, rows.cluster[own], ends, above, level))
 
     def score(self, weight):
-        """Return average precision and AUC of each column of weights."""
-        weight = weight[self.rows]  # (n_ranked, n_draws)
-        own = weight[self.positive]  # (n_positive, n_draws)
-        above, own_above = _cumulative(weight), _cumulative(own)
-        n_own, n_all = own_above[-1], above[-1]
-        hits, seen = own_above[self.end_positive], above[self.end]
-        # Nothing seen means that nothing weighs anything yet: the hit has no weight.
-        average_precision = (own * (hits / np.maximum(seen, 1))).sum(axis=0) / n_own
-        errors = seen - hits + above[self.begin] - own_above[self.begin_positive]
-        auc = 1 - (own * errors).sum(axis=0) / (2 * n_own * (n_all - n_own))
-        return np.stack([average_precision, auc])
+        """Return AP and AUC, (2, n_generators, n_draws), by weights of the clusters."""
+        result = np.empty((2, self.n_generators, weight.shape[1]))
+        for photographs, _, generators in self.sets.values():
+            errors = _cumulative(weight[photographs])  # (n_photographs + 1, n_draws)
+            for j, clusters, ends, above, level in generators:
+                own = weight[clusters]  # (n_own, n_draws)
+                hits = _cumulative(own)
+                n_own = hits[-1]
+                hits, wrong = hits[ends], errors[level]
+                # Nothing seen means that nothing weighs anything yet.
+                precision = hits / np.maximum(hits + wrong, 1)
+                result[0, j] = np.einsum("ij,ij->j", own, precision) / n_own
+                wrong += errors[above]
+                wrong = np.einsum("ij,ij->j", own, wrong)
+                result[1, j] = 1 - wrong / (2 * n_own * errors[-1])
+        return result
 
 
 def _cumulative(weight):
     """Sum up the rows above each position, none above the first."""
-    total = np.zeros((len(weight) + 1, weight.shape[1]))
+    total = np.empty((len(weight) + 1, weight.shape[1]))
+    total[0] = 0
     np.cumsum(weight, axis=0, out=total[1:])
     return total
 
 
-def _score(rankings, weight):
-    """Return [metric, model, generator, draw], the mean over generators coming last."""
-    scores = np.array([[r.score(weight) for r in models] for models in rankings])
-    scores = scores.transpose(2, 1, 0, 3)
-    return np.concatenate([scores, scores.mean(axis=2, keepdims=True)], axis=2)
+def _score(rankings, weight, means):
+    """Return [metric, model, generator, draw], means over generators coming last."""
+    scores = np.stack([ranking.score(weight) for ranking in rankings], axis=1)
+    of_means = [scores[:, :, of].mean(axis=2, keepdims=True) for of in means]
+    return np.concatenate([scores, *of_means], axis=2)
 
 
-def _draw(rows, n_draws, rng):
-    """Return how often each draw holds each cluster, and the number of redraws."""
-    counts = draw_counts(rows.stratum, n_draws, rng)
-    needed = {}
-    for name, own, photographs in zip(rows.names, rows.own, rows.photographs):
-        needed[f"image of {name!r}"] = np.unique(rows.cluster[own])
-        needed[f"photograph for {name!r}"] = np.unique(rows.cluster[photographs])
+class _Classes:
+    """What each draw needs one or more of, and which clusters hold how many of it."""
+
+    def __init__(self, rows):
+        parts, self.what, index = {}, [], []
+        for kind, of in (("image of", rows.own), ("photograph for", rows.photographs)):
+            for name, part in zip(rows.names, of):
+                # Generators often share their photographs.
+                index.append(parts.setdefault(part.tobytes(), (len(parts), part))[0])
+                if len(self.what) < len(parts):
+                    self.what.append(f"{kind} {name!r}")
+        self.index = np.reshape(index, (2, len(rows.names)))
+        members = [part for _, part in parts.values()]
+        self.sizes = np.array([len(part) for part in members])
+        columns = rows.cluster[np.concatenate(members)]
+        ends = np.append(0, np.cumsum(self.sizes))
+        shape = len(members), len(rows.stratum)
+        self.holds = csr_array((np.ones_like(columns), columns, ends), shape)
+        self.holds.sum_duplicates()
+
+    def lack(self, counts):
+        """Tell which draws hold none of it, (n_needed, n_draws)."""
+        return self.holds @ counts.T == 0
+
+    def count(self, of):
+        """Count what the mean over some generators rests on.
+
+        Returns the clusters of the rarer class, as if all generators had as few as
+        the rarest, and Satterthwaite's degrees of freedom if the rows of a cluster
+        move together.
+        """
+        n_clusters, variance = [], 0
+        for index in self.index[:, of]:
+            weight = np.bincount(index, minlength=len(self.sizes))
+            share = weight / self.sizes / len(of) @ self.holds  # (n_clusters,)
+            variance = variance + share**2
+            fewest = np.diff(self.holds.indptr)[index].min()
+            n_clusters += [np.count_nonzero(share), fewest * len(of)]
+        return min(n_clusters), variance.sum() ** 2 / (variance**2).sum() - 1
+
+
+def _draw(stratum, classes, n_draws, rng):
+    """Return draws, one draw from each of these, and how many lacked a class."""
+    counts = _draw_twice(stratum, n_draws, rng)
     n_redrawn = 0
     for _ in range(MAX_ROUNDS):
-        lacks = {
-            what: ~(counts[:, clusters] > 0).any(axis=1)
-            for what, clusters in needed.items()
-        }
-        bad = np.flatnonzero(np.any(list(lacks.values()), axis=0))
+        lacks = classes.lack(counts[0])
+        bad = np.flatnonzero(lacks.any(axis=0))
         if not len(bad):
-            return counts, n_redrawn
+            return *counts, n_redrawn
         n_redrawn += len(bad)
-        counts[bad] = draw_counts(rows.stratum, len(bad), rng)
-    often = sorted(lacks, key=lambda what: -lacks[what].sum())
+        counts[:, bad] = _draw_twice(stratum, len(bad), rng)
+    often = [classes.what[j] for j in np.argsort(-lacks.sum(axis=1), kind="stable")]
     raise ValueError(
         f"Got draws of clusters without {first_few(often, 2)} {MAX_ROUNDS} times over "
         "but expected every class in most draws; test on more images of these, which "
@@ -368,38 +388,22 @@ def _draw(rows, n_draws, rng):
 def draw_counts(stratum, n_draws, rng):
     """Draw as many clusters as there are from each stratum, with replacement.
 
-    Parameters
-    ----------
-    stratum : ndarray of shape (n_clusters,)
-        Stratum of each cluster.
-
-    n_draws : int
-        Number of draws.
-
-    rng : RandomState
-        Source of randomness.
-
-    Returns
-    -------
-    counts : ndarray of int of shape (n_draws, n_clusters)
-        How often each draw holds each cluster.
+    Takes the stratum of each cluster, and returns how often each draw holds each
+    cluster, (n_draws, n_clusters).
     """
-    counts = np.zeros((n_draws, len(stratum)), dtype=np.int32)
+    return _draw_twice(stratum, n_draws, rng)[0]
+
+
+def _draw_twice(stratum, n_draws, rng):
+    """Draw clusters, and from each draw again, (2, n_draws, n_clusters)."""
+    counts = np.zeros((2, n_draws, len(stratum)), dtype=np.int32)
     for one in np.unique(stratum):
         members = np.flatnonzero(stratum == one)
-        drawn = rng.randint(len(members), size=(n_draws, len(members)))
-        drawn += len(members) * np.arange(n_draws)[:, np.newaxis]
-        drawn = np.bincount(drawn.ravel(), minlength=n_draws * len(members))
-        counts[:, members] = drawn.reshape(n_draws, len(members))
+        shape = n_draws, len(members)
+        start = len(members) * np.arange(n_draws)[:, np.newaxis]  # of each draw
+        drawn = start + rng.randint(len(members), size=shape)
+        again = drawn.ravel()[start + rng.randint(len(members), size=shape)]
+        for level, each in enumerate((drawn, again)):
+            count = np.bincount(each.ravel(), minlength=each.size)
+            counts[level][:, members] = count.reshape(shape)
     return counts
-
-
-def _independent(rows):
-    """Count the clusters of the rarer class, of each generator and of all."""
-
-    def count(indices):
-        return len(np.unique(rows.cluster[indices]))
-
-    n = [min(count(own), count(real)) for own, real in zip(rows.own, rows.photographs)]
-    of_all = min(count(np.concatenate(part)) for part in (rows.own, rows.photographs))
-    return np.array([*n, of_all])
