@@ -56,8 +56,10 @@ PUBLIC = {
     ],
     "sklearn_clipsid.metrics": [
         "average_precision_by_generator",
+        "log_likelihood_ratio_cost",
         "make_mean_average_precision_scorer",
         "mean_average_precision_score",
+        "minimum_log_likelihood_ratio_cost",
         "tpr_at_fpr_score",
         "wilson_interval",
     ],
@@ -74,6 +76,7 @@ PUBLIC = {
         "make_paired_images",
         "read_antonyms",
     ],
+    "sklearn_clipsid.report": ["DetectionReport", "evaluate"],
     "sklearn_clipsid.persistence": ["dump", "load", "TRUSTED_TYPES"],
 }
 # numpydoc wants the type alone where one value is returned; scikit-learn, whose

@@ -62,6 +62,7 @@ LAYERS = {
     "metrics": 3,
     "model_selection": 3,
     "persistence": 4,
+    "report": 5,
     "__init__": 4,
 }
 # Slow to import, and needed by few: only _clip may name them.
@@ -159,6 +160,7 @@ import sklearn_clipsid.datasets
 import sklearn_clipsid.metrics
 import sklearn_clipsid.model_selection
 import sklearn_clipsid.persistence
+import sklearn_clipsid.report
 sklearn_clipsid.CLIPEmbedder().get_params()
 print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 """

@@ -4,6 +4,7 @@ ORDER = [
     "plot_quickstart.py",
     "plot_photo_sources.py",
     "plot_cross_dataset.py",
+    "plot_report.py",
     "plot_k_ablation.py",
     "plot_calibration.py",
     "plot_threshold.py",

@@ -1,0 +1,242 @@
+"""Hold what an evaluation found, and write it in several formats."""
+
+import json
+import os
+from dataclasses import dataclass, field, fields
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from sklearn_clipsid._skops_import import import_skops
+from sklearn_clipsid.report._findings import findings
+from sklearn_clipsid.report._html import render_html
+from sklearn_clipsid.report._markdown import render_markdown, section_texts
+from sklearn_clipsid.report._sections import make_sections
+
+TITLE = "Detection report"
+
+
+@dataclass(repr=False, eq=False)
+class DetectionReport:
+    """What `evaluate` found.
+
+    It prints as a summary. Tables are lists of dict, of which
+    ``pandas.DataFrame(report.summary)`` makes a frame.
+
+    Parameters
+    ----------
+    detector : str
+        The estimator as it prints, without folders.
+
+    options : dict
+        "max_fpr", "level" and "n_boot".
+
+    counts : dict of dict
+        Numbers of images under "generators" and "sources".
+
+    n_pairs : int
+        Motifs that several images share.
+
+    summary : list of dict
+        One row per setting and model: "auc" and "ap" with intervals, prevalence,
+        "tpr_at_fpr" at the best threshold of each test, "cllr" and "min_cllr".
+
+    generators, sources : list of dict
+        The same of the detector for each generator, and for each photo source, by
+        setting. `sources` is empty where all photographs are of one.
+
+    pairs : list of dict
+        ROC AUC of the detector for each generator against each photo source.
+
+    operating_point : list of dict
+        One row per setting: rates of verdicts with Wilson intervals.
+
+    calibration, roc : list of dict
+        Points of the two curves, by setting.
+
+    failures : list of dict
+        The worst errors in the last setting.
+
+    robustness, leaks : list of dict or None
+        Rows of `robustness_table` and of `leak_audit`.
+
+    robustness_skipped, leaks_skipped : str or None
+        Why there are none.
+
+    n_near_duplicates : int or None
+        Synthetic images that look like a photograph.
+
+    versions, encoder : dict of str
+        What it was made with.
+
+    images : sequence of images or None
+        The images, for thumbnails.
+
+    See Also
+    --------
+    evaluate : Makes it.
+
+    Examples
+    --------
+    >>> report = evaluate(detector, X, y, groups)  # doctest: +SKIP
+    >>> report.to_html("report.html")  # doctest: +SKIP
+    """
+
+    detector: str
+    options: dict
+    counts: dict
+    n_pairs: int
+    summary: list
+    generators: list
+    sources: list
+    pairs: list
+    operating_point: list
+    calibration: list
+    roc: list
+    failures: list
+    robustness: list | None
+    leaks: list | None
+    robustness_skipped: str | None
+    leaks_skipped: str | None
+    n_near_duplicates: int | None
+    versions: dict
+    encoder: dict
+    images: Any = field(default=None)
+
+    @property
+    def settings(self):
+        """Names of the settings, the hardest last."""
+        return list(dict.fromkeys(row["setting"] for row in self.summary))
+
+    @property
+    def subject(self):
+        """What was evaluated, in one sentence."""
+        real, synthetic = self.counts["sources"], self.counts["generators"]
+        n_real, n_synthetic = sum(real.values()), sum(synthetic.values())
+        share = n_synthetic / (n_real + n_synthetic)
+        text = (
+            f"{n_real} photographs of {_count(real, 'source')} and {n_synthetic} "
+            f"synthetic images of {_count(synthetic, 'generator')}: a prevalence of "
+            f"{share:.2f}."
+        )
+        return text + (f" {self.n_pairs} motifs are shared." if self.n_pairs else "")
+
+    def __repr__(self):
+        lines = [TITLE, self.subject, ""]
+        names = [row["setting"] for row in self.summary]
+        width = max(map(len, names))
+        models = max(len(row["model"]) for row in self.summary)
+        for row in self.summary:
+            interval = f"{row['auc_low']:.3f} to {row['auc_high']:.3f}"
+            lines.append(
+                f"{row['setting']:<{width}}  {row['model']:<{models}}  "
+                f"AUC {row['auc']:.3f} ({interval})  AP {row['ap']:.3f}  "
+                f"prevalence {row['prevalence']:.2f}"
+            )
+        return "\n".join([*lines, "", *(f"- {text}" for text in findings(self))])
+
+    def _repr_html_(self):
+        # A frame keeps the style of the page and that of the notebook apart.
+        page = escape(render_html(TITLE, self, make_sections(self)))
+        style = "width: 100%; height: 45rem; border: 1px solid #ccc"
+        return f'<iframe srcdoc="{page}" style="{style}" title="{TITLE}"></iframe>'
+
+    def to_dict(self):
+        """Return everything but the images.
+
+        Returns
+        -------
+        report : dict
+            Of what JSON can hold. Infinite costs are the text "infinity".
+        """
+        columns = {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.name != "images"
+        }
+        return _plain(columns | {"findings": findings(self)})
+
+    def to_json(self, path):
+        """Write everything but the images and figures.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            Where to write.
+        """
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def to_markdown(self, path=None):
+        """Write the report as text with tables.
+
+        Parameters
+        ----------
+        path : str or PathLike, default=None
+            Where to write, if anywhere.
+
+        Returns
+        -------
+        text : str
+            Markdown, as GitHub reads it.
+        """
+        text = render_markdown(TITLE, self.subject, make_sections(self))
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    def to_html(self, path):
+        """Write one file with all tables, figures and the worst errors as thumbnails.
+
+        The page needs no other file, no network and no script. It names no folder.
+        Figures need matplotlib.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            Where to write.
+        """
+        page = render_html(TITLE, self, make_sections(self))
+        partial = f"{os.fspath(path)}.{os.getpid()}.partial"
+        try:
+            Path(partial).write_text(page, encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    def to_card(self, model):
+        """Make a model card of a detector.
+
+        Parameters
+        ----------
+        model : estimator, str or PathLike
+            The fitted detector that the report is about, or its file.
+
+        Returns
+        -------
+        card : skops.card.Card
+            With the findings and tables. ``card.save("README.md")`` writes it.
+        """
+        import_skops()  # first and quickly, as skops.card imports it slowly
+        from skops.card import Card
+
+        card = Card(model, model_diagram=False, template=None)
+        card.add(**{TITLE: self.subject})
+        for title, text in section_texts(make_sections(self)):
+            card.add(**{f"{TITLE}/{title}": text})
+        return card
+
+
+def _count(groups, what):
+    return f"{len(groups)} {what}{'s' * (len(groups) != 1)}"
+
+
+def _plain(value):
+    """Return what JSON can hold."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and value == float("inf"):
+        return "infinity"
+    return value

@@ -1,0 +1,305 @@
+"""Evaluate a detector in domain and out of it, beside baselines, in one call."""
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone, is_classifier
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
+
+from sklearn_clipsid._groups import check_length
+from sklearn_clipsid._image_sequence import as_images
+from sklearn_clipsid._loaded_parts import parts_of
+from sklearn_clipsid._model_card import package_versions
+from sklearn_clipsid.model_selection._cross_generator import check_share
+from sklearn_clipsid.persistence import _leave_machine_behind as leave_machine_behind
+from sklearn_clipsid.report._detection_report import DetectionReport
+from sklearn_clipsid.report._file_checks import audit_files, edit_held_out_images
+from sklearn_clipsid.report._held_out_scores import (
+    default_baselines,
+    score_settings,
+    split_pipeline,
+)
+from sklearn_clipsid.report._settings import lay_out_settings, read_image_rows
+from sklearn_clipsid.report._tables import (
+    add_evidence,
+    calibration_table,
+    failure_table,
+    operating_table,
+    ranking_tables,
+    roc_table,
+)
+
+DETECTOR = "detector"
+
+
+@dataclass
+class Options:
+    """What all parts of an evaluation share; as of `evaluate`, and a drawn seed."""
+
+    max_fpr: float
+    n_boot: int
+    level: float
+    n_jobs: int | None
+    pos_label: Any
+    seed: int
+
+
+def evaluate(
+    estimator,
+    X,
+    y,
+    groups,
+    *,
+    pair_id=None,
+    images=None,
+    baselines=None,
+    max_fpr=0.01,
+    n_edited=100,
+    operations=None,
+    n_boot=1000,
+    level=0.95,
+    random_state=None,
+    n_jobs=None,
+    pos_label=1,
+):
+    """Report how well a detector does, on what it knows and on what it does not.
+
+    The detector is fitted and tested in four settings, always all of them: in domain;
+    with the generator held out; with the photo source held out; and with each pair of
+    a generator and a photo source held out. Two baselines go through the same. The
+    report adds what an honest one needs: prevalence, intervals, each generator by
+    itself, calibration, verdicts at a threshold that was chosen without the test
+    images, recompressed and scaled images, and what the files give away without a look
+    at the picture.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Cloned. It needs `decision_function` or `predict_proba`. Of a pipeline that
+        starts with `CLIPEmbedder` or `PrecomputedEmbedder` each image is embedded once.
+
+    X : array-like of shape (n_samples, n_features) or sequence of images
+        What the estimator takes: features, or mostly paths.
+
+    y : array-like of shape (n_samples,)
+        Binary labels.
+
+    groups : array-like of shape (n_samples,) or (n_samples, 2)
+        The generator of each synthetic image and the source of each photograph; in a
+        second column, if there is one, the pair ids. At least two generators, and five
+        images of each group.
+
+    pair_id : array-like of shape (n_samples,), default=None
+        The pair ids, where `groups` has one column: images of one motif share it, and
+        are never on both sides of a split.
+
+    images : sequence of images of shape (n_samples,), default=None
+        The images of the rows of `X`, mostly as paths, for the leak audit and the
+        thumbnails. None takes `X` if that holds images, else the report does without.
+
+    baselines : dict of classifier, default=None
+        What to compare with, by name; they take the same features as the last step of
+        a pipeline. None stands for logistic regression and cosine kNN, `{}` for none.
+
+    max_fpr : float, default=0.01
+        Share of photographs that may be called synthetic, and of synthetic images that
+        may be called real, at the operating point.
+
+    n_edited : int, default=100
+        Images for the robustness table, taken evenly from the groups of one in-domain
+        test fold. Each is embedded once for every operation. 0 leaves the table out.
+
+    operations : sequence of str or dict, default=None
+        As of `robustness_table`. None compresses, scales, blurs and adds noise, at one
+        or two strengths.
+
+    n_boot : int, default=1000
+        Number of bootstrap draws.
+
+    level : float, default=0.95
+        Confidence level of the intervals.
+
+    random_state : int, RandomState instance or None, default=None
+        Deals rows into folds and draws. Pass an int for the same report on each call.
+
+    n_jobs : int, default=None
+        Detectors that are fitted at a time.
+
+    pos_label : int, float, bool or str, default=1
+        The label of synthetic images.
+
+    Returns
+    -------
+    report : DetectionReport
+        It prints as a summary, and writes HTML, Markdown and a model card.
+
+    See Also
+    --------
+    sklearn_clipsid.model_selection.LeaveOneGeneratorOut : The splits behind it.
+    sklearn_clipsid.model_selection.cross_dataset_validate : Tests on other data sets.
+    sklearn_clipsid.model_selection.robustness_table : Tests on edited images.
+    sklearn_clipsid.datasets.leak_audit : Finds what files give away.
+
+    Notes
+    -----
+    **Settings.** In domain, images are dealt into five folds, generator by generator
+    and source by source. `LeaveOneGeneratorOut` with random photographs makes the
+    second setting, with ``every_real_fold=True`` the fourth. In the third each source
+    is tested together with a part of each generator. More than ten sources are put
+    together into ten, of similar size. With one source the report has two settings,
+    and says so.
+
+    **Ranking.** Each test fold ranks one generator against photographs. The summary is
+    the mean over these, by one detector each, with intervals as those of
+    `cross_dataset_validate`: an image that stands in several test folds is drawn once
+    for all of them. Average precision depends on prevalence, which differs between
+    settings: compare settings by ROC AUC.
+
+    **Operating point.** In each trial an `AbstainingClassifier` chooses its thresholds
+    by three-fold cross-validation within the training images. The table says what its
+    verdicts were worth on the test images.
+
+    **Cllr** takes ``logit(p) - logit(s)`` as logarithm of the likelihood ratio, where p
+    is the probability and s the share of synthetic images in training. It is unfair to
+    classifiers with class weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_clipsid.report import evaluate
+    >>> rng = np.random.RandomState(0)
+    >>> groups = np.repeat(["GAN", "SD", "COCO", "RAISE"], 50)
+    >>> y = np.isin(groups, ["GAN", "SD"]).astype(int)
+    >>> X = rng.normal(size=(200, 3)) + 2 * y[:, None]
+    >>> report = evaluate(
+    ...     LogisticRegression(), X, y, groups, max_fpr=0.1, n_boot=100, random_state=0
+    ... )
+    >>> [row["setting"] for row in report.summary if row["model"] == "detector"]
+    ['in-domain', 'unseen generator', 'unseen source', 'unseen generator and source']
+    >>> report.to_html("report.html")  # doctest: +SKIP
+    """
+    _check_options(estimator, max_fpr, n_edited, n_boot, level)
+    rng = check_random_state(random_state)
+    options = Options(
+        max_fpr, n_boot, level, n_jobs, pos_label, rng.randint(np.iinfo(np.int32).max)
+    )
+    embedder, head = split_pipeline(estimator)
+    X, images = _read_data(embedder, X, images)
+    rows = read_image_rows(y, groups, pair_id, _num_samples(X), pos_label)
+    y = np.asarray(y)
+    settings = lay_out_settings(rows, rng)
+    models = {DETECTOR: head} | _read_baselines(baselines, head, X)
+    scores = score_settings(models, X, y, rows, settings, options)
+    return DetectionReport(
+        detector=_describe(estimator),
+        options={"max_fpr": max_fpr, "level": level, "n_boot": n_boot},
+        counts={"generators": rows.count(True), "sources": rows.count(False)},
+        n_pairs=int(rows.pair.max() + 1),
+        versions=package_versions(),
+        encoder=dict(getattr(embedder, "fingerprint_", {})),
+        images=images,
+        **_score_tables(settings, scores, rows, options),
+        **audit_files(images, rows, options),
+        **edit_held_out_images(
+            embedder,
+            head,
+            images,
+            X,
+            y,
+            rows,
+            settings["in-domain"],
+            n_edited,
+            operations,
+            options,
+        ),
+    )
+
+
+def _check_options(estimator, max_fpr, n_edited, n_boot, level):
+    if not is_classifier(estimator):
+        raise TypeError(
+            f"Got {estimator!r:.80} but expected a classifier; pass a detector or a "
+            "pipeline that ends with one."
+        )
+    for name, value in (("max_fpr", max_fpr), ("level", level)):
+        check_share(name, value)
+    for name, value, least in (("n_edited", n_edited, 0), ("n_boot", n_boot, 2)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(
+                f"Got {name}={value!r} but expected an integer of {least} or more."
+            )
+
+
+def _read_data(embedder, X, images):
+    """Return features, or what else the head takes, and the images if there are any."""
+    if embedder is not None:
+        images = as_images(X if images is None else images)
+        # Fitted for good: its fingerprint is that of these features.
+        return embedder.fit(X).transform(X), images
+    if _is_table(X):
+        X = np.asarray(X)
+        if images is None:
+            return X, None
+    else:
+        X = as_images(X)
+        images = X if images is None else images
+    images = as_images(images)
+    check_length(images, len(X), "images")
+    return X, images
+
+
+def _is_table(X):
+    """Tell a table of numbers from a sequence of images."""
+    if hasattr(X, "dtypes") or hasattr(X, "dtype"):
+        return np.ndim(X) == 2 and np.asarray(X).dtype.kind in "fiub"
+    return len(X) > 0 and isinstance(X[0], (list, tuple))
+
+
+def _read_baselines(baselines, head, X):
+    if baselines is None:
+        # Those of features alone; a classifier that reads images is its own expert.
+        return default_baselines(head) if isinstance(X, np.ndarray) else {}
+    if not isinstance(baselines, dict):
+        raise TypeError(
+            f"Got baselines of type {type(baselines).__name__} but expected a dict of "
+            "classifiers by name, {} for none."
+        )
+    for name, baseline in baselines.items():
+        if name == DETECTOR or not is_classifier(baseline):
+            raise ValueError(
+                f"Got the baseline {name!r}: {baseline!r:.80} but expected a "
+                f"classifier under a name other than {DETECTOR!r}."
+            )
+    return baselines
+
+
+def _describe(estimator):
+    """Write the detector down, without the folders of this machine."""
+    portable = clone(estimator)
+    for part in list(parts_of(portable)):
+        leave_machine_behind(part)
+    with np.printoptions(threshold=1, edgeitems=1):
+        return repr(portable)
+
+
+def _score_tables(settings, scores, rows, options):
+    of_detector = {name: of_model[DETECTOR] for name, of_model in scores.items()}
+    summary, generators, sources, pairs = ranking_tables(settings, scores, options)
+    add_evidence(summary, settings, scores, options)
+    hardest = list(settings)[-1]
+    return {
+        "summary": summary,
+        "generators": generators,
+        "sources": sources,
+        "pairs": pairs,
+        "operating_point": operating_table(settings, of_detector),
+        "calibration": calibration_table(settings, of_detector),
+        "roc": roc_table(settings, of_detector),
+        "failures": failure_table(
+            hardest, settings[hardest], of_detector[hardest], rows
+        ),
+    }

@@ -1,0 +1,151 @@
+"""Write a report as one page that needs no other file."""
+
+import base64
+import io
+import re
+from html import escape
+
+from sklearn_clipsid.report._figures import draw_figure
+from sklearn_clipsid.report._sections import Bullets, Failures, Figure, Table
+
+THUMBNAIL = 200  # pixels
+STYLE = """
+:root { color-scheme: light; }
+body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: #1a1a1a;
+  background: #fff; font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; margin: .5rem 0; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid #ccc;
+  padding-top: .8rem; }
+p, ul { max-width: 46rem; }
+li { margin: .25rem 0; overflow-wrap: anywhere; }
+.first li { font-size: 1.05rem; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: .92rem; }
+caption { text-align: left; padding-bottom: .4rem; color: #444; }
+th, td { padding: .3rem .6rem; text-align: right; vertical-align: top;
+  border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
+td.text { text-align: left; }
+th { font-weight: 600; vertical-align: bottom; }
+small { display: block; color: #444; font-size: .78rem; white-space: nowrap; }
+img { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; }
+.thumbnails { display: grid; gap: .8rem;
+  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
+.thumbnails figure { margin: 0; font-size: .8rem; overflow-wrap: anywhere; }
+.thumbnails img { width: 100%; background: #eee; }
+code { font-size: .85em; }
+@media (max-width: 40rem) {
+  body { padding: .7rem; }
+  th, td { padding: .2rem .25rem; }
+  table { font-size: .78rem; }
+  td:first-child { overflow-wrap: anywhere; }
+  small { font-size: .66rem; }
+}
+"""
+
+
+def render_html(title, report, sections):
+    """Write a report as a page.
+
+    Parameters
+    ----------
+    title : str
+        What stands at the top.
+
+    report : DetectionReport
+        For figures and thumbnails.
+
+    sections : list of Section
+        What to show.
+
+    Returns
+    -------
+    page : str
+        HTML, with figures and images inside.
+    """
+    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(report.subject)}</p>"]
+    for number, section in enumerate(sections):
+        blocks = "\n".join(_render(block, report) for block in section.blocks)
+        name = ' class="first"' if number == 0 else ""
+        heading = f"<h2>{escape(section.title)}</h2>"
+        body.append(f"<section{name}>{heading}\n{blocks}\n</section>")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # Without it a browser asks the server for one.
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _render(block, report):
+    match block:
+        case str():
+            return f"<p>{_text(block)}</p>"
+        case Bullets():
+            items = "\n".join(f"<li>{_text(item)}</li>" for item in block.items)
+            return f"<ul>\n{items}\n</ul>"
+        case Table():
+            return _table(block.header, block.rows, block.caption)
+        case Figure():
+            image = _data_url("svg+xml", draw_figure(block.name, report))
+            return f'<figure><img src="{image}" alt="{escape(block.alt)}"></figure>'
+        case Failures() if report.images is None:
+            return _table(block.header, block.table)
+        case Failures():
+            return _thumbnails(block.rows, report.images)
+    raise TypeError(f"Got a block of type {type(block).__name__} but expected another.")
+
+
+def _text(text):
+    """Escape a text, in which backquotes mark code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
+def _table(header, rows, caption=""):
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
+    body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    caption = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="scroll"><table>{caption}\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _cell(cell):
+    style = ""
+    if cell.shade is not None:
+        # From orange for wrong over white for guessing to blue for right.
+        hue, strength = (205, cell.shade - 0.5) if cell.shade > 0.5 else (35, 0.5)
+        strength = strength if cell.shade > 0.5 else 0.5 - cell.shade
+        style = f' style="background: hsl({hue} 80% {100 - 50 * strength:.0f}%)"'
+    elif cell.text[:1].isalpha():
+        style = ' class="text"'
+    interval = f"<small>{escape(cell.interval)}</small>" if cell.interval else ""
+    return f"<td{style}>{escape(cell.text)}{interval}</td>"
+
+
+def _thumbnails(failures, images):
+    from sklearn_clipsid._clip._images import save_image
+    from sklearn_clipsid.inspection._collage import read_thumbnail
+
+    figures = []
+    for row in failures:
+        pixels = read_thumbnail(images[row["row"]], THUMBNAIL, f"at index {row['row']}")
+        file = io.BytesIO()
+        save_image(pixels, file, format="JPEG", quality=80)
+        image = _data_url("jpeg", file.getvalue())
+        caption = f"{row['kind']}, {row['group']}, row {row['row']}"
+        caption += f", score {row['score']:.2f}"
+        figures.append(
+            f'<figure><img src="{image}" alt="{escape(caption)}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+    return f'<div class="thumbnails">{"".join(figures)}</div>'
+
+
+def _data_url(kind, data):
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

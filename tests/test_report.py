@@ -1,0 +1,489 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from sklearn_clipsid import BlockSelector, CLIPEmbedder
+from sklearn_clipsid.report import _tables as tables
+from sklearn_clipsid.report import evaluate
+from sklearn_clipsid.report._file_checks import evenly
+from sklearn_clipsid.report._held_out_scores import Scores, default_baselines
+from sklearn_clipsid.report._settings import (
+    ImageRows,
+    Setting,
+    lay_out_settings,
+    read_image_rows,
+)
+
+SETTINGS = [
+    "in-domain",
+    "unseen generator",
+    "unseen source",
+    "unseen generator and source",
+]
+GENERATORS, SOURCES = ["DALL-E", "GAN", "SD"], ["COCO", "RAISE"]
+
+
+def make_rows(n_each=20, sources=SOURCES):
+    groups = np.repeat([*GENERATORS, *sources], n_each)
+    return np.isin(groups, GENERATORS).astype(int), groups
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Three generators and two photo sources, each with a place of its own."""
+    y, groups = make_rows()
+    rng = np.random.default_rng(0)
+    names, code = np.unique(groups, return_inverse=True)
+    X = rng.normal(size=(len(y), 4)) + rng.normal(size=(len(names), 4))[code]
+    return X + y[:, None], y, groups
+
+
+@pytest.fixture(scope="module")
+def report(data):
+    options = {"max_fpr": 0.2, "n_boot": 50, "random_state": 0}
+    return evaluate(LogisticRegression(), *data, **options)
+
+
+# ---- what is trained and tested on
+
+
+@pytest.fixture
+def paired():
+    """Thirty motifs: a photograph and an image of each generator, and single images."""
+    y, groups = make_rows(40)
+    pair = [f"motif {i}" if i < 30 else "" for i in range(40)]
+    pair = np.tile(np.array(pair, dtype=object), 5)
+    pair[groups == "RAISE"] = ""
+    return read_image_rows(y, groups, pair, len(y), 1)
+
+
+def test_each_setting_holds_out_what_it_says(paired):
+    settings = lay_out_settings(paired, np.random.RandomState(0))
+    assert list(settings) == SETTINGS
+    group = np.array(paired.names)[paired.group]
+    for name, setting in settings.items():
+        for train, test in setting.splits:
+            assert not np.intersect1d(train, test).size
+            shared = np.intersect1d(paired.pair[train], paired.pair[test])
+            assert set(shared) <= {-1}
+            own, real = (
+                set(group[test[paired.positive[test] == kind]]) for kind in (1, 0)
+            )
+            trained = set(group[train])
+            assert own and real
+            assert (own & trained == set()) == ("generator" in name)
+            assert (real & trained == set()) == ("source" in name)
+
+
+def test_in_domain_tests_each_image_once_and_knows_every_group(paired):
+    setting = lay_out_settings(paired, np.random.RandomState(0))["in-domain"]
+    np.testing.assert_array_equal(np.sort(setting.row), np.arange(len(paired.group)))
+    for train, test in setting.splits:
+        assert set(paired.group[train]) == set(paired.group[test]) == set(range(5))
+
+
+def test_unseen_sources_test_each_image_once_beside_the_photograph_of_its_pair(paired):
+    setting = lay_out_settings(paired, np.random.RandomState(0))["unseen source"]
+    np.testing.assert_array_equal(np.sort(setting.row), np.arange(len(paired.group)))
+    assert [cell.source for cell in setting.cells] == ["COCO"] * 3 + ["RAISE"] * 3
+    in_pair = paired.pair >= 0
+    assert set(setting.trial[np.isin(setting.row, np.flatnonzero(in_pair))]) == {0}
+
+
+def test_every_generator_meets_every_source_unless_its_pairs_forbid(paired):
+    setting = lay_out_settings(paired, np.random.RandomState(0))[SETTINGS[-1]]
+    met = {(cell.generator, cell.source) for cell in setting.cells}
+    assert met == {(g, s) for g in GENERATORS for s in SOURCES}
+    beside_coco = next(cell for cell in setting.cells if cell.source == "COCO")
+    assert len(beside_coco.own) == 40
+
+
+def test_many_sources_are_put_together_into_ten():
+    sources = [f"camera {i:02}" for i in range(13)]
+    y, groups = make_rows(5, sources)
+    rows = read_image_rows(y, groups, None, len(y), 1)
+    settings = lay_out_settings(rows, np.random.RandomState(0))
+    names = {cell.source for cell in settings["unseen source"].cells}
+    assert len(names) == 10
+    assert sorted(" + ".join(names).split(" + ")) == sources
+
+
+def test_photographs_of_one_source_leave_two_settings(data):
+    X, y, groups = data
+    one = np.where(y == 1, groups, "real")
+    report = evaluate(LogisticRegression(), X, y, one, n_boot=20, random_state=0)
+    assert report.settings == SETTINGS[:2]
+    assert report.sources == report.pairs == []
+    assert "All photographs are of one source" in report.to_markdown()
+
+
+# ---- figures
+
+
+def test_unseen_pairs_have_the_scores_of_a_loop_over_them(data, report):
+    X, y, groups = data
+    auc, ap = [], []
+    for generator in GENERATORS:
+        for source in SOURCES:
+            test = np.isin(groups, [generator, source])
+            fitted = clone(LogisticRegression()).fit(X[~test], y[~test])
+            score = fitted.decision_function(X[test])
+            auc.append(roc_auc_score(y[test], score))
+            ap.append(average_precision_score(y[test], score))
+    row = next(row for row in report.summary if row["setting"] == SETTINGS[-1])
+    assert row["auc"] == pytest.approx(np.mean(auc), rel=1e-12)
+    assert row["ap"] == pytest.approx(np.mean(ap), rel=1e-12)
+    hardest = [r["auc"] for r in report.pairs if r["setting"] == SETTINGS[-1]]
+    assert hardest == pytest.approx(auc, rel=1e-12)
+    assert row["prevalence"] == row["prevalence_low"] == 0.5
+
+
+def test_means_of_generators_and_sources_are_those_of_their_cells(report):
+    cells = [row for row in report.pairs if row["setting"] == SETTINGS[-1]]
+    for what, table in (("generator", report.generators), ("source", report.sources)):
+        for row in table:
+            if row["setting"] == SETTINGS[-1]:
+                own = [cell["auc"] for cell in cells if cell[what] == row[what]]
+                assert row["auc"] == pytest.approx(np.mean(own), rel=1e-12)
+                assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+
+
+def test_a_constant_score_has_the_prevalence_as_ap_and_costs_one_bit(data):
+    # No detector can fool the report by saying nothing.
+    options = {"baselines": {}, "max_fpr": 0.3, "n_boot": 20, "random_state": 0}
+    report = evaluate(DummyClassifier(), *data, **options)
+    for row in report.summary:
+        assert row["auc"] == 0.5
+        assert row["ap"] == pytest.approx(row["prevalence"], rel=1e-12)
+        assert row["cllr"] == pytest.approx(1, rel=1e-12)
+        assert row["tpr_at_fpr"] == 0
+    assert all(row["fpr"] == row["tpr"] == 0 for row in report.operating_point)
+
+
+def test_random_scores_have_an_ap_near_the_prevalence(rng):
+    y, groups = make_rows(60)
+    X = rng.normal(size=(len(y), 4))
+    options = {"baselines": {}, "max_fpr": 0.2, "n_boot": 200, "random_state": 0}
+    report = evaluate(LogisticRegression(), X, y, groups, **options)
+    for row in report.summary:
+        assert row["auc_low"] < 0.5 < row["auc_high"]
+        assert abs(row["ap"] - row["prevalence"]) < 0.1
+
+
+def test_baselines_see_the_steps_before_the_detector(data):
+    X, y, groups = data
+    head = make_pipeline(BlockSelector(block=-1, n_blocks=2), LogisticRegression())
+    baselines = default_baselines(head)
+    assert [b.steps[0][0] for b in baselines.values()] == ["blockselector"] * 2
+    report = evaluate(
+        head, X, y, groups, max_fpr=0.2, n_boot=20, random_state=0, n_jobs=2
+    )
+    models = dict.fromkeys(row["model"] for row in report.summary)
+    assert list(models) == ["detector", "logistic regression", "cosine kNN"]
+
+
+def test_labels_may_be_words(data, report):
+    X, y, groups = data
+    words = np.where(y == 1, "fake", "photo")
+    options = {"max_fpr": 0.2, "n_boot": 50, "random_state": 0, "pos_label": "fake"}
+    same = evaluate(LogisticRegression(), X.tolist(), list(words), groups, **options)
+    for table in ("summary", "operating_point"):
+        for row, other in zip(getattr(same, table), getattr(report, table)):
+            numbers = [key for key in row if not isinstance(row[key], str)]
+            assert {k: row[k] for k in numbers} == pytest.approx(
+                {k: other[k] for k in numbers}, rel=1e-9
+            )
+
+
+@pytest.fixture
+def toy():
+    """One test of two synthetic images and four photographs, by one detector."""
+    positive = np.array([True, True, False, False, False, False])
+    group = np.array([0, 0, 1, 1, 1, 1])
+    images = ImageRows(positive, ["GAN", "COCO"], group, np.full(6, -1))
+    setting = Setting("in-domain", [(np.arange(6), np.arange(6))], images, False)
+    score = np.array([3.0, 0.5, 2.0, 1.0, -1.0, -2.0])
+    probability = np.array([0.9, 0.6, 0.8, 0.7, 0.2, 0.1])
+    return setting, Scores(score, probability, np.array([1, 0, 1, 0, -1, -1])), images
+
+
+def test_rates_of_verdicts_are_counted(toy):
+    setting, scores, _ = toy
+    (row,) = tables.operating_table({"in-domain": setting}, {"in-domain": scores})
+    rates = {name: row[name] for name in ("fpr", "tpr", "fnr", "real_undecided")}
+    assert rates == {"fpr": 0.25, "tpr": 0.5, "fnr": 0, "real_undecided": 0.25}
+    assert row["n_real"] == 4 and row["n_synthetic"] == 2
+    assert row["fpr_low"] < 0.25 < row["fpr_high"]
+
+
+def test_an_image_tested_by_several_detectors_counts_with_its_mean():
+    positive = np.array([True, False, False])
+    images = ImageRows(positive, ["GAN", "COCO"], np.array([0, 1, 1]), np.full(3, -1))
+    splits = [(np.arange(3), np.arange(3))] * 2
+    setting = Setting("in-domain", splits, images, False)
+    scores = Scores(np.zeros(6), None, np.array([1, 1, 0, -1, 0, 0]))
+    (row,) = tables.operating_table({"a": setting}, {"a": scores})
+    assert row["n_real"] == 2 and row["fpr"] == 0.25 and row["tpr"] == 0.5
+    failures = tables.failure_table("a", setting, scores, images)
+    found = [(one["kind"], one["row"], one["wrong"]) for one in failures]
+    assert found == [("false alarm", 1, 0.5), ("miss", 0, 0.5)]
+
+
+def test_the_roc_curve_is_the_best_rate_at_each_share_of_false_alarms(toy):
+    setting, scores, _ = toy
+    points = tables.roc_table({"in-domain": setting}, {"in-domain": scores})
+    tpr = {round(row["fpr"], 3): row["tpr"] for row in points}
+    assert tpr[0.001] == 0.5  # above every photograph
+    assert tpr[max(tpr)] == 1
+    fpr = np.array([row["fpr"] for row in points])
+    expected = np.where(fpr * 4 >= 2 - 1e-9, 1, 0.5)
+    np.testing.assert_array_equal([row["tpr"] for row in points], expected)
+
+
+def test_calibration_is_judged_at_the_prevalence_of_training(toy):
+    setting, scores, _ = toy
+    points = tables.calibration_table({"in-domain": setting}, {"in-domain": scores})
+    assert sum(row["weight"] for row in points) == pytest.approx(1)
+    share = sum(row["weight"] * row["synthetic"] for row in points)
+    assert share == pytest.approx(1 / 3)  # two of six rows trained on
+    assert points[0]["synthetic"] == 0 and points[-1]["synthetic"] == 1
+
+
+def test_rows_are_chosen_evenly_from_all_kinds():
+    kind = np.array([0] * 6 + [1] * 2 + [2] * 4)
+    chosen = evenly(np.arange(12) + 100, kind, 7)
+    assert np.bincount(kind[chosen - 100]).tolist() == [3, 2, 2]
+    assert len(evenly(np.arange(12), kind, 99)) == 12
+
+
+def test_a_detector_without_probabilities_has_no_cost(data):
+    options = {"max_fpr": 0.2, "n_boot": 20, "random_state": 0}
+    report = evaluate(LinearSVC(), *data, **options)
+    costs = {(r["model"], r["cllr"] is None) for r in report.summary}
+    assert ("detector", True) in costs and ("logistic regression", False) in costs
+    assert report.calibration == []
+    assert "The detector has no predict_proba" in report.to_markdown()
+
+
+def test_a_search_over_features_is_evaluated_as_it_is(data):
+    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2)
+    report = evaluate(search, *data, max_fpr=0.3, n_boot=20, random_state=0)
+    assert report.settings == SETTINGS
+
+
+def test_the_same_seed_makes_the_same_report(data, report):
+    options = {"max_fpr": 0.2, "n_boot": 50, "random_state": 0, "n_jobs": 2}
+    again = evaluate(LogisticRegression(), *data, **options)
+    assert again.to_dict() == report.to_dict()
+
+
+# ---- what it writes
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, and the order of tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.tags, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.sources += [values[key] for key in ("src", "href") if key in values]
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def plotting():
+    return pytest.importorskip("matplotlib", reason="figures need matplotlib")
+
+
+def read_page(report, path):
+    report.to_html(path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_holds_all_it_needs(report, tmp_path, plotting):
+    text = read_page(report, tmp_path / "report.html")
+    page = Page(text)
+    assert page.open == [] and "script" not in page.tags
+    assert all(source.startswith("data:") for source in page.sources)
+    assert not re.search(r"url\(|@import", text)
+    assert page.tags.count("img") == 4  # settings, pairs, ROC, calibration
+    assert text == read_page(report, tmp_path / "report.html")
+
+
+def test_names_are_escaped(data, tmp_path, plotting):
+    X, y, groups = data
+    groups = np.array([f"<b>{g}|$x$" for g in groups])
+    options = {"max_fpr": 0.2, "n_boot": 20, "random_state": 0}
+    report = evaluate(LogisticRegression(), X, y, groups, **options)
+    text = read_page(report, tmp_path / "report.html")
+    assert "<b>" not in text and "&lt;b&gt;GAN|$x$" in text
+    assert r"<b>GAN\|$x$" in report.to_markdown()
+
+
+def test_markdown_and_card_have_every_section(report, tmp_path):
+    text = report.to_markdown(tmp_path / "report.md")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == text
+    titles = re.findall("^## (.*)", text, re.MULTILINE)
+    assert titles[0] == "In short" and "Each photo source" in titles
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert line.endswith("|")
+    pytest.importorskip("skops")
+    card = report.to_card(LogisticRegression().fit([[0], [1]], [0, 1])).render()
+    for title in titles:
+        assert f"## {title}" in card
+    assert "unseen generator and source" in card
+
+
+def test_the_dict_is_plain_and_infinite_costs_are_words(report, tmp_path):
+    report.to_json(tmp_path / "report.json")
+    read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert read == report.to_dict()
+    assert "images" not in read and read["findings"]
+    nearest = [row for row in read["summary"] if row["model"] == "cosine kNN"]
+    assert "infinity" in {row["cllr"] for row in nearest}
+
+
+def test_it_prints_a_summary(report):
+    text = repr(report)
+    assert "40 photographs of 2 sources and 60 synthetic images of 3 generators" in text
+    assert len(re.findall("AUC .* prevalence 0", text)) == 12
+    assert "On generators and photo sources that it has not seen" in text
+
+
+# ---- with images
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Paths of 48 files; photographs are JPEG, which gives them away."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    y, groups = make_rows(10)
+    rng = np.random.default_rng(0)
+    paths = []
+    for row, (label, group) in enumerate(zip(y, groups)):
+        pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        suffix = "png" if label else "jpg"
+        paths.append(folder / f"{row}-{group}.{suffix}")
+        Image.fromarray(pixels // np.uint8(1 + label)).save(paths[-1])
+    return paths, y, groups
+
+
+@pytest.fixture(scope="module")
+def picture_report(pictures, tiny_clip):
+    detector = make_pipeline(CLIPEmbedder(tiny_clip), LogisticRegression())
+    return evaluate(
+        detector,
+        *pictures,
+        max_fpr=0.2,
+        n_edited=6,
+        operations={"jpeg": [50], "resize": [0.5]},
+        n_boot=50,
+        random_state=0,
+    )
+
+
+def test_files_are_audited_and_held_out_images_edited(picture_report):
+    leaking = [row["cue"] for row in picture_report.leaks if row["leaks"]]
+    assert "format" in leaking
+    names = [row["operation"] for row in picture_report.robustness]
+    assert names == ["clean", "jpeg", "resize"]
+    assert picture_report.robustness[0]["n"] == 6
+    text = picture_report.to_markdown()
+    assert "The files give the label away by format" in text
+    assert "Of the edits," in text
+
+
+def test_the_page_names_no_folder_and_shows_the_worst(
+    picture_report, pictures, tmp_path, plotting
+):
+    text = read_page(picture_report, tmp_path / "report.html")
+    folder = pictures[0][0].parent
+    assert str(folder) not in text and folder.parent.name not in text
+    page = Page(text)
+    thumbnails = [s for s in page.sources if s.startswith("data:image/jpeg")]
+    assert len(thumbnails) == len(picture_report.failures) > 0
+    assert page.tags.count("img") - len(thumbnails) == 5
+    assert all(source.startswith("data:") for source in page.sources)
+
+
+def test_features_may_come_with_their_images(data, pictures):
+    X, y, groups = data
+    paths = [pictures[0][i % 50] for i in range(len(y))]
+    options = {"max_fpr": 0.2, "n_boot": 20, "random_state": 0}
+    report = evaluate(LogisticRegression(), X, y, groups, images=paths, **options)
+    assert report.leaks is not None and report.robustness is None
+    assert "starts with CLIPEmbedder" in report.robustness_skipped
+
+
+def test_each_image_is_embedded_once(pictures, tiny_clip, fresh_memo):
+    detector = make_pipeline(CLIPEmbedder(tiny_clip), LogisticRegression())
+    evaluate(detector, *pictures, max_fpr=0.2, n_edited=0, n_boot=20, random_state=0)
+    info = fresh_memo.info()
+    assert info.misses == len(pictures[0]) and info.hits == 0
+
+
+# ---- errors
+
+
+def refused(message, X, y, groups, estimator=None, error=ValueError, **options):
+    with pytest.raises(error, match=message):
+        evaluate(estimator or LogisticRegression(), X, y, groups, **options)
+
+
+def test_rows_that_say_too_little_are_refused(data):
+    X, y, groups = data
+    refused("Got groups=None", X, y, None)
+    refused("Got groups with 99 rows but expected 100", X, y, groups[:99])
+    refused("Got y with 99 rows but expected 100", X, y[:99], groups)
+    one = np.where(y == 1, "GAN", groups)
+    refused("Got images of 'GAN' only but expected two or more", X, y, one)
+    refused("Got synthetic images only", X, np.ones(100), groups)
+    few = groups.copy()
+    few[:3] = "new"
+    refused(r"Got fewer than 5 images of 'new' \(3\)", X, y, few)
+    two = np.column_stack([groups, groups])
+    refused("Got pair ids twice", X, y, two, pair_id=groups)
+
+
+def test_other_arguments_are_checked_before_anything_is_fitted(data):
+    X, y, groups = data
+    refused("expected a classifier", X, y, groups, BlockSelector(), TypeError)
+    refused("Got max_fpr=1.5", X, y, groups, max_fpr=1.5)
+    refused("Got level=95", X, y, groups, level=95)
+    refused("Got n_boot=1 but", X, y, groups, n_boot=1)
+    refused("Got n_edited=-1 but", X, y, groups, n_edited=-1)
+    refused("Got images with 2 rows but", X, y, groups, images=["a.png", "b.png"])
+    refused("Got baselines of type list", X, y, groups, baselines=[], error=TypeError)
+    baselines = {"detector": LogisticRegression()}
+    refused("Got the baseline 'detector'", X, y, groups, baselines=baselines)
+
+
+def test_scores_that_are_not_finite_are_refused(data):
+    class Broken(LogisticRegression):
+        def decision_function(self, X):
+            return np.full(len(X), np.nan)
+
+    refused("Got a score of NaN from Broken", *data, Broken())
