@@ -34,9 +34,6 @@ from sklearn.utils.validation import (
 from sklearn_clipsid._groups import list_rows, positive_rows
 from sklearn_clipsid._warn_user import warn_user
 
-# What scikit-learn's classifiers call positive lies above this score.
-OWN_THRESHOLD = {"decision_function": 0.0, "predict_proba": 0.5}
-
 
 class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Detector that also says "undecided".
@@ -138,18 +135,16 @@ class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     photographs like the held-out ones, which must be independent of one another; that
     on misses among images of generators like the held-out ones. A new camera, a new
     generator or a social network that recompresses images is another population, and
-    photographs of one source are not independent: with limits of 5 %, of photographs
-    of a source that logistic regression had not seen in the packaged sample, 19 % were
-    called synthetic with thresholds from 5-fold cross-validation, and 9 % with those
-    from `LeaveOneGeneratorOut`, which left 57 % of all images undecided instead of
-    25 %. Measure on your own images, and edited ones (`robustness_table`).
+    photographs of one source are not independent. With limits of 5 %, of photographs
+    of a source that a logistic regression had not seen in the packaged sample, 27 %
+    were called synthetic with thresholds from random folds, and 10 % with those from
+    `LeaveOneGeneratorOut` (user guide). Measure on your own images, and edited ones.
 
     With cross-validation, the limits are those of the detectors of the folds, which saw
     less than `estimator_`. An image that several folds hold out counts once, with its
     worst score: the highest for a photograph, the lowest for a synthetic image. Images
-    that no fold holds out do not count. The intervals are those of the images that the
-    thresholds were chosen on, for which the rate can hardly be above the limit; they
-    show how little few images say.
+    that no fold holds out do not count. The intervals are about the very images that
+    the thresholds were chosen on; they show how little few images say.
 
     `predict` says what the detector says by itself (synthetic above a decision
     function of 0 or a probability of 0.5), except where `decide` says the opposite. A
@@ -242,12 +237,12 @@ class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         routed = process_routing(self, "fit", **params)
         if isinstance(self.cv, str):
             self.estimator_ = self._check_prefit(y)
-            folds = [(slice(None), *self._score(self.estimator_, X))]
+            folds = [(slice(None), self._score(self.estimator_, X))]
         else:
             self.estimator_ = clone(self.estimator).fit(X, y, **routed.estimator.fit)
             folds = self._held_out_folds(X, y, routed)
         real, synthetic = _worst_scores(folds, is_synthetic)
-        self._choose_thresholds(real, synthetic, own=folds[0][2])
+        self._choose_thresholds(real, synthetic)
         self._note_rates(real, synthetic)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
@@ -268,7 +263,7 @@ class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Labels out of `classes_`.
         """
         check_is_fitted(self)
-        score, _ = self._score(self.estimator_, X)
+        score = self._score(self.estimator_, X)
         return self._labels()[(score > self.threshold_).astype(int)]
 
     def decide(self, X):
@@ -286,7 +281,7 @@ class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             as text, or "undecided".
         """
         check_is_fitted(self)
-        score, _ = self._score(self.estimator_, X)
+        score = self._score(self.estimator_, X)
         low, high = self.thresholds_
         real, synthetic = self._labels()
         if np.array_equal(self.classes_, [0, 1]):
@@ -366,7 +361,7 @@ class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if y_type != "binary":
             raise ValueError(
                 "Only binary classification is supported. Unknown label type: "
-                f"{y_type}."
+                f"{y_type}. Pass one of two labels for each row."
             )
         classes = np.unique(column_or_1d(y))
         if len(classes) < 2:
@@ -389,14 +384,14 @@ class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self.estimator
 
     def _held_out_folds(self, X, y, routed):
-        """Return of each fold its rows, their scores, and the detector's threshold."""
+        """Return the rows of each fold, and their scores."""
         cv = check_cv(self.cv, y, classifier=True)
         splits = list(cv.split(X, y, **routed.splitter.split))
         scored = Parallel(n_jobs=self.n_jobs)(
             delayed(self._fit_and_score)(X, y, *split, routed.estimator.fit)
             for split in splits
         )
-        return [(test, *fold) for (_, test), fold in zip(splits, scored)]
+        return [(test, score) for (_, test), score in zip(splits, scored)]
 
     def _fit_and_score(self, X, y, train, test, fit_params):
         estimator = clone(self.estimator).fit(
@@ -407,28 +402,29 @@ class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self._score(estimator, _safe_indexing(X, test))
 
     def _score(self, estimator, X):
-        """Return scores, larger for synthetic images, and the detector's threshold."""
-        score, _, method = _get_response_values_binary(
+        """Return scores, larger for synthetic images."""
+        score, _ = _get_response_values_binary(
             estimator,
             X,
             ["decision_function", "predict_proba"],
             pos_label=self.pos_label,
-            return_response_method_used=True,
         )
         # No comparison with NaN holds: it would pass as undecided.
         if np.isnan(score).any():
             raise ValueError(
-                f"Got NaN from {method} of {type(estimator).__name__} for "
+                f"Got a score of NaN from {type(estimator).__name__} for "
                 f"{list_rows(np.isnan(score))} but expected numbers; leave these out."
             )
-        return score, OWN_THRESHOLD[method]
+        return score
 
-    def _choose_thresholds(self, real, synthetic, own):
+    def _choose_thresholds(self, real, synthetic):
         max_fnr = self.max_fpr if self.max_fnr is None else self.max_fnr
         high = _limit(real, self.max_fpr, self.confidence, "photographs", "max_fpr")
         low = -_limit(
             -synthetic, max_fnr, self.confidence, "synthetic images", "max_fnr"
         )
+        # Where scikit-learn's classifiers draw the line themselves.
+        own = 0.0 if hasattr(self.estimator_, "decision_function") else 0.5
         if low <= high:
             self.threshold_ = float(np.clip(own, low, high))
         else:  # any score between them keeps both limits
@@ -452,43 +448,21 @@ class AbstainingClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
 
 def _worst_scores(folds, is_synthetic):
-    """Return the least favourable score of each held-out image.
-
-    Parameters
-    ----------
-    folds : list of tuple
-        Rows, their scores, and what is not needed here.
-
-    is_synthetic : ndarray of bool of shape (n_samples,)
-        Which rows are synthetic.
-
-    Returns
-    -------
-    real : ndarray of shape (n_real,)
-        The highest score of each photograph.
-
-    synthetic : ndarray of shape (n_synthetic,)
-        The lowest score of each synthetic image.
-    """
+    """Return the highest score of each held-out photograph, the lowest of others."""
     sign = np.where(is_synthetic, -1, 1)
     worst = np.full(len(sign), -np.inf)
     is_held_out = np.zeros(len(sign), dtype=bool)
-    for rows, score, _ in folds:
+    for rows, score in folds:
         worst[rows] = np.maximum(worst[rows], sign[rows] * score)
         is_held_out[rows] = True
-    scores = []
-    for name, rows in (
-        ("photograph", ~is_synthetic),
-        ("synthetic image", is_synthetic),
-    ):
-        if not (rows & is_held_out).any():
-            raise ValueError(
-                f"Got a cv that holds out no {name} but expected both, as a threshold "
-                "is chosen on either; use a splitter whose test folds hold both."
-            )
-        rows = rows & is_held_out
-        scores.append(sign[rows] * worst[rows])
-    return scores
+    real, synthetic = is_held_out & ~is_synthetic, is_held_out & is_synthetic
+    if not real.any() or not synthetic.any():
+        missing = "synthetic image" if real.any() else "photograph"
+        raise ValueError(
+            f"Got a cv that holds out no {missing} but expected both, as a threshold "
+            "is chosen on either; use a splitter whose test folds hold both."
+        )
+    return worst[real], -worst[synthetic]
 
 
 def _limit(scores, max_rate, confidence, what, parameter):

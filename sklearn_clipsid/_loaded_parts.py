@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-# Fitted numbers of linear, calibrated and neighbour models in which NaN can only be
-# damage; other estimators of scikit-learn use NaN for missing values.
+# Fitted numbers of linear, calibrated, neighbour and abstaining models in which NaN can
+# only be damage; other estimators of scikit-learn use NaN for missing values.
 FINITE_ATTRIBUTES = (
     "coef_",
     "intercept_",
@@ -19,6 +19,8 @@ FINITE_ATTRIBUTES = (
     "a_",
     "b_",
     "beta_",
+    "threshold_",
+    "thresholds_",
     "X_thresholds_",
     "y_thresholds_",
     "_fit_X",

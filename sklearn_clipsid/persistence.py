@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
+from sklearn_clipsid._abstaining import AbstainingClassifier
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._detector_archive import check_archive, check_stamp, with_stamp
 from sklearn_clipsid._loaded_parts import check_fingerprint, check_part, parts_of
+from sklearn_clipsid._portable_part import leave_machine_behind
 from sklearn_clipsid._skops_import import import_skops
 
 __all__ = ["dump", "load", "TRUSTED_TYPES"]
@@ -61,8 +60,6 @@ INSTEAD = {
         "file)",
     ),
 }
-# Parameters that users give as frames or lists.
-VOCABULARY = {"concept_embeddings", "concept_names", "text_embeddings", "texts"}
 
 
 def dump(estimator: Any, file: str | os.PathLike | BinaryIO) -> None:
@@ -72,7 +69,8 @@ def dump(estimator: Any, file: str | os.PathLike | BinaryIO) -> None:
     of the packages, the fingerprint of the encoder, a digest of every member, and a
     model card (README.md). Paths of this machine are left out: `cache_dir`,
     `weights_dir` and the `memory` of pipelines become None, the device "auto", and a
-    local checkpoint its file name.
+    local checkpoint its file name. A fitted `AbstainingClassifier` becomes one with
+    ``cv="prefit"``, as a splitter may be anything.
 
     Parameters
     ----------
@@ -217,7 +215,7 @@ def load(
         raise ValueError(_unreadable(name, error)) from error
     for part in parts_of(estimator):
         check_part(part, name)
-        _leave_machine_behind(part)
+        leave_machine_behind(part)
         if isinstance(part, CLIPEmbedder):
             check_fingerprint(part, name)
             part.set_params(cache_dir=cache_dir)
@@ -247,7 +245,11 @@ def _refuse_what_cannot_travel(estimator: Any) -> None:
 def _portable_copy(estimator: Any) -> Any:
     """Copy an estimator without what belongs to this machine or this session."""
     portable = copy.deepcopy(estimator)
-    for part in list(parts_of(portable)):
+    # A part is changed before the walk goes on to what it holds.
+    for part in parts_of(portable):
+        if isinstance(part, AbstainingClassifier) and hasattr(part, "estimator_"):
+            # Splitters are not trusted, and the thresholds that they led to are there.
+            part.set_params(estimator=part.estimator_, cv="prefit")
         # Both hold references back to the estimator: skops 0.16 recurses on the first
         # without end and does not trust the second.
         state = getattr(part, "__dict__", {})
@@ -255,36 +257,8 @@ def _portable_copy(estimator: Any) -> Any:
         state.pop("_skl_callbacks", None)
         if isinstance(part, CLIPEmbedder) and not hasattr(part, "fingerprint_"):
             part.fit(["not read"])
-        _leave_machine_behind(part)
+        leave_machine_behind(part)
     return portable
-
-
-def _leave_machine_behind(part: Any) -> None:
-    """Take folders and devices out of a part; a file must not choose them either."""
-    state = getattr(part, "__dict__", {})
-    for name in VOCABULARY & state.keys():
-        # A frame cannot be read back, and a list would fill the model card.
-        if state[name] is not None:
-            state[name] = np.asarray(state[name])
-    if "memory" in state:  # of a pipeline, where joblib unpickles what it finds
-        state["memory"] = None
-    if isinstance(part, CLIPEmbedder):
-        part.set_params(
-            cache_dir=None,
-            weights_dir=None,
-            device="auto",
-            model_name=_without_folder(part.model_name),
-            pretrained=_without_folder(part.pretrained),
-        )
-
-
-def _without_folder(name: str) -> str:
-    """Keep tags and hub names; of a local path keep only the last part."""
-    if name.startswith("hf-hub:"):
-        return name
-    schema = "local-dir:" if name.startswith("local-dir:") else ""
-    parts = re.split(r"[\\/]", name.removeprefix(schema).rstrip("\\/"))
-    return schema + parts[-1]
 
 
 def _place_embedder(

@@ -155,7 +155,7 @@ def test_bad_input_is_named(arguments, message):
         tpr_at_fpr_score(*arguments)
 
 
-@pytest.mark.parametrize("max_fpr", [-0.1, 1.5, np.nan])
+@pytest.mark.parametrize("max_fpr", [-0.1, 1.5, np.nan, "1%"])
 def test_a_limit_is_a_share(max_fpr):
     with pytest.raises(ValueError, match=r"max_fpr=.*expected a share from 0 to 1"):
         tpr_at_fpr_score([0, 1], [0, 1], max_fpr=max_fpr)
@@ -182,7 +182,7 @@ def test_an_interval_is_made_of_counts(counts):
         wilson_interval(*counts)
 
 
-@pytest.mark.parametrize("level", [0, 1, 95])
+@pytest.mark.parametrize("level", [0, 1, 95, "95"])
 def test_a_level_lies_between_0_and_1(level):
-    with pytest.raises(ValueError, match=f"level={level}"):
+    with pytest.raises(ValueError, match=f"level={level!r}"):
         wilson_interval(1, 5, level=level)

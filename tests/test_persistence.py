@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
@@ -31,6 +32,7 @@ from sklearn.svm import LinearSVC
 
 import sklearn_clipsid
 from sklearn_clipsid import (
+    AbstainingClassifier,
     BlockSelector,
     CLIPEmbedder,
     ConceptBottleneckClassifier,
@@ -39,6 +41,7 @@ from sklearn_clipsid import (
 from sklearn_clipsid._detector_archive import STAMP_NAME
 from sklearn_clipsid._loaded_parts import FINGERPRINT_KEYS
 from sklearn_clipsid.datasets import make_paired_images
+from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 from sklearn_clipsid.persistence import TRUSTED_TYPES, dump, load
 
 DETECTOR = OrthogonalLinearDetector(n_components=2, max_iter=5, random_state=0)
@@ -162,6 +165,50 @@ def test_a_frozen_detector_at_a_tuned_threshold_survives_the_file(data):
         response_method=tuned.response_method,
     ).fit(X, y)
     assert np.array_equal(load(io.BytesIO(dumped(fixed))).predict(X), tuned.predict(X))
+
+
+@pytest.mark.parametrize("place", ["inside", "around"])
+def test_verdicts_survive_the_file_whatever_chose_the_thresholds(
+    place, tiny_clip, image_files
+):
+    steps = [("embed", CLIPEmbedder(pretrained=tiny_clip)), ("detect", DETECTOR)]
+    options = {"max_fpr": 0.5, "confidence": 0.6, "cv": LeaveOneGeneratorOut()}
+    if place == "inside":
+        fitted = AbstainingClassifier(Pipeline(steps), **options)
+    else:
+        steps[1] = ("detect", AbstainingClassifier(DETECTOR, **options))
+        fitted = Pipeline(steps)
+    images, y = image_files[:8], np.repeat([0, 1], 4)
+    with config_context(enable_metadata_routing=True):
+        fitted.fit(images, y, groups=np.repeat(["COCO", "RAISE", "GAN", "SD"], 2))
+    loaded = load(io.BytesIO(dumped(fitted)))
+    verdicts = decide(fitted, image_files)
+    assert len(set(verdicts)) > 1
+    assert decide(loaded, image_files) == verdicts
+    assert np.array_equal(loaded.predict(image_files), fitted.predict(image_files))
+    assert vars(last(loaded))["cv"] == "prefit"
+    assert last(loaded).estimator is last(loaded).estimator_
+    assert isinstance(last(fitted).cv, LeaveOneGeneratorOut), "the original keeps it"
+
+
+def last(model):
+    """The classifier that abstains."""
+    return model[-1] if isinstance(model, Pipeline) else model
+
+
+def decide(model, images):
+    """Its verdicts; a pipeline has no `decide`."""
+    features = model[:-1].transform(images) if isinstance(model, Pipeline) else images
+    return last(model).decide(features).tolist()
+
+
+@pytest.mark.filterwarnings("ignore:.*not written by")
+@pytest.mark.parametrize("name", ["threshold_", "thresholds_"])
+def test_thresholds_that_are_nan_are_refused(data, name):
+    fitted = AbstainingClassifier(clone(DETECTOR), max_fpr=0.5, confidence=0.6, cv=2)
+    fitted.fit(*data)
+    with pytest.raises(ValueError, match=rf"Classifier\.{name} holds NaN"):
+        load(forged(fitted, **{name: getattr(fitted, name) * np.nan}))
 
 
 def test_a_search_is_refused_with_what_to_type_instead(data):
@@ -351,10 +398,8 @@ def test_trusted_types_are_exact_names_that_exist():
 
 
 def test_the_same_request_state_does_not_stop_a_dump(data):
-    import sklearn
-
     X, y = data
-    with sklearn.config_context(enable_metadata_routing=True):
+    with config_context(enable_metadata_routing=True):
         detector = clone(DETECTOR).set_fit_request(sample_weight=True)
         pipe = make_pipeline(StandardScaler(), detector).fit(X, y)
         file = dumped(pipe)

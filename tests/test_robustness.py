@@ -10,8 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
-from sklearn_clipsid import CLIPEmbedder
-from sklearn_clipsid._abstaining import AbstainingClassifier
+from sklearn_clipsid import AbstainingClassifier, CLIPEmbedder
 from sklearn_clipsid.model_selection import _robustness, robustness_table
 from sklearn_clipsid.model_selection._robustness import OPERATIONS
 
@@ -302,7 +301,7 @@ def test_a_bar_is_drawn_on_terminals_alone(grey, detector, capsys, monkeypatch):
 
     monkeypatch.setattr(tqdm, "tqdm", noting)
     robustness_table(detector, images, y, "crop")
-    assert seen["delay"] == 5 and seen["total"] == 20
+    assert seen["delay"] == 5 and seen["total"] == 20 * 4  # clean, and three crops
     assert capsys.readouterr().err == ""  # not within the first seconds
 
 
@@ -387,6 +386,8 @@ def test_bad_operations_are_named(grey, detector, operations, message):
         ([0, 0], {}, "y == pos_label=1"),
         ([0, 1, 1], {}, "y with 3 rows but expected 2"),
         ([0, 1], {"threshold": "auto"}, "threshold='auto'"),
+        ([0, 1], {"threshold": np.nan}, "threshold=nan"),
+        (["a", "b"], {"pos_label": "b"}, r"'b' for an estimator.* labels \[0, 1\]"),
     ],
 )
 def test_bad_labels_and_thresholds_are_named(detector, y, options, message):

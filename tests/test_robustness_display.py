@@ -3,6 +3,8 @@ import pytest
 
 from sklearn_clipsid.inspection import RobustnessDisplay
 
+pytestmark = pytest.mark.usefixtures("plt")
+
 FIELDS = [
     ("operation", "U10"),
     ("strength", float),
@@ -19,17 +21,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def plt():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
-
-
 @pytest.fixture
 def table():
     return np.array(ROWS, FIELDS)
@@ -44,6 +35,7 @@ def test_points_and_bars_are_those_of_the_table(table):
     for name, column in (("average precision", "ap"), ("ROC AUC", "auc")):
         np.testing.assert_array_equal(points[name].get_xdata(), table[column])
         np.testing.assert_array_equal(points[name].get_ydata(), scores.get_yticks())
+    assert points["ROC AUC"].get_markerfacecolor() == "none"  # hides nothing
     widths = [bar.get_width() for bar in display.bars_]
     np.testing.assert_array_equal(widths, table["flips"])
     assert [text.get_text() for text in flips.texts] == ["0%", "10%", "30%", "22%"]

@@ -98,12 +98,21 @@ class RobustnessDisplay:
 
 
 def _draw_scores(ax, heights, table):
-    for name, column, colour, marker in (
-        ("average precision", "ap", AP_COLOUR, "o"),
-        ("ROC AUC", "auc", AUC_COLOUR, "s"),
+    for name, column, colour, style in (
+        ("average precision", "ap", AP_COLOUR, {"marker": "o"}),
+        # Hollow, as the two often coincide.
+        ("ROC AUC", "auc", AUC_COLOUR, {"marker": "s", "ms": 9, "mfc": "none"}),
     ):
         ax.axvline(table[column][0], color=colour, linestyle=":", linewidth=1.2)
-        ax.plot(table[column], heights, marker, color=colour, label=name)
+        ax.plot(
+            table[column],
+            heights,
+            color=colour,
+            ls="none",
+            mew=1.5,
+            label=name,
+            **style,
+        )
     lowest = min(table["ap"].min(), table["auc"].min())
     ax.set_xlim(min(0.5, lowest) - 0.02, 1.02)
     ax.grid(axis="y", color="0.92")

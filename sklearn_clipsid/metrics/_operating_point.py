@@ -1,6 +1,6 @@
 """What a detector finds while it raises few false alarms, and how sure a rate is."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.stats import binomtest
@@ -100,7 +100,7 @@ def tpr_at_fpr_score(y_true, y_score, *, max_fpr=0.01, pos_label=1, sample_weigh
     >>> len(scores["test_score"]) == len(set(sample.generator[sample.target == 1]))
     True
     """
-    if not 0 <= max_fpr <= 1:
+    if not isinstance(max_fpr, Real) or not 0 <= max_fpr <= 1:
         raise ValueError(
             f"Got max_fpr={max_fpr!r} but expected a share from 0 to 1; pass 0.01 for "
             "one false alarm in a hundred photographs."
@@ -180,7 +180,7 @@ def wilson_interval(n_events, n_trials, *, level=0.95):
             "numbers, at least one trial, and no more events than trials; pass counts, "
             "not rates."
         )
-    if not 0 < level < 1:
+    if not isinstance(level, Real) or not 0 < level < 1:
         raise ValueError(
             f"Got level={level!r} but expected a number between 0 and 1; pass 0.95."
         )

@@ -102,9 +102,8 @@ def robustness_table(
 ):
     """Measure what compression, scaling and the like do to a detector.
 
-    Photographs and synthetic images reach a viewer compressed, scaled and cropped. A
-    detector that is right about the original file may look at what gets lost on the
-    way.
+    Images reach a viewer compressed, scaled and cropped. A detector that is right
+    about the original file may look at what gets lost on the way.
 
     Parameters
     ----------
@@ -179,9 +178,8 @@ def robustness_table(
     -----
     Images are decoded once, at full resolution, and in small batches: neither more
     images nor more operations need more memory. Blur, noise and compression are in
-    pixels of the file. A photograph of 24 megapixels that is scaled to 224 pixels by
-    the encoder loses little by a blur of 2 pixels, which says nothing about small
-    images.
+    pixels of the file. A photograph of 24 megapixels that the encoder scales to 224
+    pixels loses little by a blur of 2 pixels, which says nothing about small images.
 
     Average precision depends on the share of photographs: compare rows of one table
     only. A verdict that flips may have been wrong before; "fpr" and "tpr" tell.
@@ -207,9 +205,17 @@ def robustness_table(
     check_is_fitted(estimator)
     images = _check_images(images)
     positive = _check_labels(y, pos_label, len(images))
-    if threshold is not None and not isinstance(threshold, Real):
+    classes = np.asarray(getattr(estimator, "classes_", [pos_label])).tolist()
+    if pos_label not in classes:
         raise ValueError(
-            f"Got threshold={threshold!r} but expected a number, or None for the "
+            f"Got pos_label={pos_label!r} for an estimator fitted to the labels "
+            f"{classes} but expected one of them; rename the labels in y."
+        )
+    if threshold is not None and (
+        not isinstance(threshold, Real) or np.isnan(threshold)
+    ):
+        raise ValueError(
+            f"Got threshold={threshold!r} but expected a number; pass None for the "
             "verdicts of estimator.predict."
         )
     steps = _check_operations(operations)
@@ -217,14 +223,17 @@ def robustness_table(
     scores = np.empty((1 + len(steps), len(images)))
     verdicts = np.empty(scores.shape, dtype=bool)
     score = partial(_score, estimator, threshold=threshold, pos_label=pos_label)
-    for rows, batch in _batches_with_progress(images, apply_exif):
-        scores[0, rows], verdicts[0, rows] = score(batch)
-        for row, step in enumerate(steps, start=1):
-            edited = Parallel(n_jobs=n_jobs, prefer="threads")(
-                delayed(_edited)(pixels, step, seed, index)
-                for pixels, index in zip(batch, range(len(images))[rows])
-            )
-            scores[row, rows], verdicts[row, rows] = score(edited)
+    with _progress_bar(scores.size) as bar:
+        for rows, batch in _batches(images, apply_exif):
+            scores[0, rows], verdicts[0, rows] = score(batch)
+            bar.update(len(batch))
+            for row, step in enumerate(steps, start=1):
+                edited = Parallel(n_jobs=n_jobs, prefer="threads")(
+                    delayed(_edited)(pixels, step, seed, index)
+                    for pixels, index in zip(batch, range(len(images))[rows])
+                )
+                scores[row, rows], verdicts[row, rows] = score(edited)
+                bar.update(len(batch))
     names = [("clean", 0.0), *(step[:2] for step in steps)]
     table = _measure(names, scores, verdicts, positive)
     return Bunch(table=table, scores=scores, verdicts=verdicts)
@@ -268,16 +277,11 @@ def _score(estimator, batch, *, threshold, pos_label):
         ) from error
 
 
-def _batches_with_progress(images, apply_exif):
+def _progress_bar(n_scores):
     from tqdm import tqdm
 
     # On a terminal alone, and where it takes longer than a few seconds.
-    with tqdm(
-        total=len(images), desc="robustness", unit="image", delay=5, disable=None
-    ) as bar:
-        for rows, batch in _batches(images, apply_exif):
-            yield rows, batch
-            bar.update(len(batch))
+    return tqdm(total=n_scores, desc="robustness", unit="image", delay=5, disable=None)
 
 
 def _batches(images, apply_exif):
