@@ -16,6 +16,7 @@ import pytest
 
 from sklearn_clipsid.datasets import (
     _cnnspot,
+    _hub_files,
     _hub_images,
     _synthbuster_plus,
     _synthclic,
@@ -50,7 +51,7 @@ def picture(seed, suffix=".png", size=3000):
     return STARTS[suffix] + np.random.default_rng(seed).bytes(size)
 
 
-def group(seed, ds_name="synthclic"):
+def group(seed):
     """A photograph and two synthetic images of its motif."""
     return [
         {
@@ -61,13 +62,13 @@ def group(seed, ds_name="synthclic"):
             "label": int(i > 0),
             "image_id": f"id-{seed}",
             "source": source,
-            "ds_name": ds_name,
+            "ds_name": "synthclic",
         }
         for i, source in enumerate(("clic2020", "imagen3", "flux, dev"))
     ]
 
 
-def parquet_bytes(rows, columns=_hub_images._COLUMNS):
+def parquet_bytes(rows, columns=(*_hub_images._COLUMNS, "ds_name")):
     image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     table = pa.table(
         {
@@ -151,7 +152,7 @@ class Hub:
                 "lfs": {**known, "pointerSize": 134},
             }
             if "sha256" in known
-            else {"rfilename": name, "size": known["size"], "blobId": known["sha1"]}
+            else {"rfilename": name, "size": known["size"], "blobId": "f" * 40}
             for name, known in self.declared.items()
         ]
         readme = {"rfilename": "README.md", "size": 3, "blobId": "e" * 40}
@@ -203,12 +204,12 @@ def served(rows, monkeypatch):
 def _small(monkeypatch):
     dataset = _synthclic._DATASET._replace(split_sizes=SIZES)
     monkeypatch.setattr(_synthclic, "_DATASET", dataset)
-    monkeypatch.setattr(_hub_images, "_BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(_hub_files, "_BLOCK_BYTES", BLOCK)
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def fetch(served, folder, **options):
-    options = {"n_retries": 0, "delay": 0.0, "verbose": False} | options
+    options = {"n_retries": 0, "delay": 0.0} | options
     return fetch_synthclic(data_home=folder, endpoint=served.endpoint, **options)
 
 
@@ -245,7 +246,6 @@ def assert_same(images, rows):
     assert images.target.tolist() == [row["label"] for row, _ in expected]
     assert images.generator.tolist() == [row["source"] for row, _ in expected]
     assert images.pair_id.tolist() == [row["image_id"] for row, _ in expected]
-    assert images.ds_name.tolist() == [row["ds_name"] for row, _ in expected]
     assert images.split.tolist() == [split for _, split in expected]
 
 
@@ -262,16 +262,17 @@ def leftovers(folder):
 
 def test_a_copied_repository_is_written_out_as_it_is_stored(tmp_path, rows):
     copied(tmp_path, rows)
+    copies = leftovers(tmp_path)
     images = load(tmp_path)
     assert_same(images, rows)
     assert images.target.dtype == np.int64
     assert images.target_names == ["real", "synthetic"]
     assert "SynthCLIC" in images.DESCR
-    assert {Path(path).parent for path in images.data} == {Path(images.folder)}
+    assert len({Path(path).parent for path in images.data}) == 1
     for path in map(Path, images.data):
         assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
         assert path.suffix == (".jpg" if path.read_bytes()[:1] == b"\xff" else ".png")
-    assert not leftovers(tmp_path)
+    assert leftovers(tmp_path) == copies  # they are the user's
 
 
 def test_the_second_call_writes_nothing(tmp_path, rows):
@@ -296,6 +297,16 @@ def test_files_that_are_copied_later_are_added(tmp_path, rows):
     with pytest.raises(ValueError, match=r"Got 0 images in the part 'test'"):
         load(tmp_path)
     copied(tmp_path, {last: rows[last]})
+    assert_same(load(tmp_path), rows)
+
+
+def test_a_copy_that_is_replaced_is_read_again(tmp_path, rows):
+    wrong = {path: part[:2] for path, part in rows.items()}
+    copied(tmp_path, wrong)
+    with pytest.raises(ValueError, match=r"Got 4 images in the part 'train'"):
+        load(tmp_path)
+    time.sleep(0.02)  # what a file system takes for the same time
+    copied(tmp_path, rows)
     assert_same(load(tmp_path), rows)
 
 
@@ -353,10 +364,12 @@ def _changed(**cells):
         ),
         (group(3)[:2], r"Got 2 images in the part 'test' .*expected 3; pass"),
         ([row | {"label": 1} for row in group(3)], r"one class in the part 'test'"),
-        (parquet_bytes(group(3))[:-50], r"cannot be read .*whole parquet file"),
+        (parquet_bytes(group(3))[:-50], r"test-0.parquet', which cannot be .*whole"),
+        (parquet_bytes(group(3))[100:], r"test-0.parquet', which cannot be .*whole"),
+        (b"", r"test-0.parquet', which cannot be read .*whole parquet file"),
         (
-            parquet_bytes(group(3), ("image", "label", "image_id")),
-            r"'label', 'image_id'\] .*\['source', 'ds_name'\] is missing",
+            parquet_bytes(group(3), ("image", "label")),
+            r"'label'\] .*\['image_id', 'source'\] is missing",
         ),
     ],
 )
@@ -400,19 +413,22 @@ def test_parameters_are_checked(tmp_path, options):
 # Killed while images are written
 
 
-def test_a_second_call_goes_on_after_a_kill_between_images(tmp_path, rows, monkeypatch):
+@pytest.mark.parametrize("n_written", [2, 5])
+def test_a_second_call_goes_on_after_a_kill_between_images(
+    n_written, tmp_path, rows, monkeypatch
+):
     copied(tmp_path, rows)
-    write, written = _hub_images._write, []
+    write, written = _hub_images.write, []
 
     def killed(path, data):
-        if len(written) == 4:
+        if len(written) == n_written:
             # As a kill in the middle leaves it.
             path.with_name(".part").write_bytes(data[:10])
             raise KeyboardInterrupt
         written.append(path.name)
         write(path, data)
 
-    monkeypatch.setattr(_hub_images, "_write", killed)
+    monkeypatch.setattr(_hub_images, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         load(tmp_path)
     whole = {row["image"]["bytes"] for row, _ in in_order(rows)}
@@ -421,19 +437,19 @@ def test_a_second_call_goes_on_after_a_kill_between_images(tmp_path, rows, monke
     again = []
     monkeypatch.setattr(
         _hub_images,
-        "_write",
+        "write",
         lambda path, data: (again.append(path), write(path, data)),
     )
     assert_same(load(tmp_path), rows)
+    assert again
     assert not {path.name for path in again} & set(written)
-    assert not leftovers(tmp_path)
 
 
 # From a hub
 
 
 def test_a_download_is_what_the_repository_holds(served, tmp_path, rows, capsys):
-    images = fetch(served, tmp_path, verbose=True)
+    images = fetch(served, tmp_path)
     assert_same(images, rows)
     assert not leftovers(tmp_path)
     assert "synthclic" not in capsys.readouterr().err  # it took less than 5 seconds
@@ -489,7 +505,7 @@ def test_a_retry_asks_for_the_rest_of_the_file(served, tmp_path, rows, monkeypat
         pauses.append(seconds)
         served.refuse_from = None
 
-    monkeypatch.setattr(_hub_images.time, "sleep", repair)
+    monkeypatch.setattr(_hub_files.time, "sleep", repair)
     assert_same(fetch(served, tmp_path, n_retries=2, delay=0.25), rows)
     assert pauses == [0.25]
     assert set(Counter(served.asked).values()) == {1}
@@ -500,8 +516,8 @@ def test_a_killed_process_leaves_a_part_that_the_next_one_completes(
 ):
     served.refuse_from, served.stall = 2, True
     program = f"""
-from sklearn_clipsid.datasets import _hub_images, fetch_synthclic
-_hub_images._BLOCK_BYTES = {BLOCK}
+from sklearn_clipsid.datasets import _hub_files, fetch_synthclic
+_hub_files._BLOCK_BYTES = {BLOCK}
 fetch_synthclic(data_home={str(tmp_path)!r}, endpoint={served.endpoint!r})
 """
     with subprocess.Popen([sys.executable, "-c", program]) as process:
@@ -546,11 +562,17 @@ def test_a_file_that_is_not_the_declared_one_is_never_read(served, tmp_path, row
     assert_same(fetch(served, tmp_path), rows)
 
 
-def test_a_file_that_git_keeps_is_checked_too(served, tmp_path, rows):
-    for name, data in served.files.items():
-        sha1 = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        served.declared[name] = {"size": len(data), "sha1": sha1}
+def test_without_a_declared_digest_the_size_is_checked(served, tmp_path, rows):
+    name = "data/train-00000-of-00002-ab12.parquet"
+    for known in served.declared.values():
+        del known["sha256"]
     assert_same(fetch(served, tmp_path), rows)
+    served.declared[name]["size"] -= 1
+    part = tmp_path / "again/clipsid/synthclic/main/parquet" / f"{name}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(served.files[name])
+    with pytest.raises(OSError, match=r"but expected .* bytes with any; try again"):
+        fetch(served, tmp_path / "again")
 
 
 def test_a_server_without_ranges_is_found_out(served, tmp_path):
@@ -580,6 +602,30 @@ def test_a_hub_that_is_not_there_is_an_error_that_says_what_to_do(tmp_path):
         OSError, match=r"Could not get the list of files.*copy the repos"
     ):
         fetch(nowhere, tmp_path)
+
+
+@pytest.mark.parametrize("package", ["huggingface_hub", "pyarrow", "filelock"])
+def test_a_package_that_lacks_is_named_with_its_extra(
+    served, tmp_path, package, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ImportError,
+        match=rf"fetch_synthclic needs {package}.*sklearn-clipsid\[datasets",
+    ):
+        fetch(served, tmp_path)
+
+
+def test_offline_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=r"\(Cannot reach .* offline.*copy the reposit"):
+        fetch_synthclic(data_home=tmp_path, n_retries=0, endpoint="http://127.0.0.1:9")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, rows):
+    (tmp_path / "clipsid").write_text("a file")
+    with pytest.raises(OSError, match="clipsid"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from scipy.stats import rankdata
@@ -22,48 +22,33 @@ MAX_VALUES = 256
 _TOKEN = re.compile(r"(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}|[^\W\d_]+|\d+")
 
 
-class Cue(NamedTuple):
-    """What one kind of fact tells of each image."""
+# What one kind of fact tells of each image: named columns of shape (n_images,).
+Cue: TypeAlias = dict[str, np.ndarray]
 
-    columns: dict[str, np.ndarray]  # each of shape (n_images,)
-    has: np.ndarray  # (n_images,), whether a file has what the cue is about
 
-    def varying(self) -> dict[str, np.ndarray]:
-        """Return the columns that are not the same in all files.
+def largest_difference(cue: Cue, positive: np.ndarray) -> str:
+    """Describe the column in which the classes differ most.
 
-        Returns
-        -------
-        columns : dict of ndarray of shape (n_images,)
-            By name.
-        """
-        # A NaN beside numbers is another value; NaN alone are all the same.
-        return {
-            name: column
-            for name, column in self.columns.items()
-            if len(np.unique(column)) > 1
-        }
+    Parameters
+    ----------
+    cue : dict of ndarray of shape (n_images,)
+        Columns that differ among images.
 
-    def largest_difference(self, positive: np.ndarray) -> str:
-        """Describe the column in which the classes differ most.
+    positive : ndarray of shape (n_images,), dtype=bool
+        Which images are synthetic.
 
-        Parameters
-        ----------
-        positive : ndarray of shape (n_images,), dtype=bool
-            Which images are synthetic.
-
-        Returns
-        -------
-        text : str
-            The share of images that have a value, or the quartiles of a number.
-        """
-        columns = self.varying()
-        if not columns:
-            return "the same in all files"
-        name = max(columns, key=lambda key: _separation(columns[key], positive))
-        column = columns[name]
-        describe = _share if np.isin(column, (0, 1)).all() else _quartiles
-        real, synthetic = (describe(column[rows]) for rows in (~positive, positive))
-        return f"{name}: {real} of photographs, {synthetic} of synthetic images"
+    Returns
+    -------
+    text : str
+        The share of images that have a value, or the quartiles of a number.
+    """
+    if not cue:
+        return "the same in all files"
+    name = max(cue, key=lambda key: _separation(cue[key], positive))
+    column = cue[name]
+    describe = _share if np.isin(column, (0, 1)).all() else _quartiles
+    real, synthetic = (describe(column[rows]) for rows in (~positive, positive))
+    return f"{name}: {real} of photographs, {synthetic} of synthetic images"
 
 
 def _separation(column: np.ndarray, positive: np.ndarray) -> float:
@@ -122,8 +107,8 @@ def file_cues(paths: list[str], facts: list[FileFacts]) -> dict[str, Cue]:
 
     Returns
     -------
-    cues : dict of Cue
-        By name.
+    cues : dict of dict of ndarray of shape (n_images,)
+        By name. Columns that are the same in all files are left out.
     """
     width, height, n_bytes, quality, progressive, has_exif = np.array(
         [
@@ -133,42 +118,34 @@ def file_cues(paths: list[str], facts: list[FileFacts]) -> dict[str, Cue]:
         dtype=float,
     ).T
     n_pixels = width * height
-    every = np.ones(len(facts), dtype=bool)
-    is_jpeg = np.isfinite(quality)
-    has_profile = np.array([f.profile != "" for f in facts])
+    has_profile = np.array([float(f.profile != "") for f in facts])
     stems = [PurePath(path).stem for path in paths]
-    return {
-        "format": Cue(_indicators("format", [{f.format} for f in facts]), every),
-        "size": Cue({"width": width, "height": height, "pixels": n_pixels}, every),
-        "aspect": Cue({"width / height": width / height}, every),
-        "bits per pixel": Cue({"bits per pixel": 8 * n_bytes / n_pixels}, every),
-        "JPEG quality": Cue(
-            {"quality": quality} | _indicators("tables", [{f.tables} for f in facts]),
-            is_jpeg,
+    cues = {
+        "format": _indicators("format", [{f.format} for f in facts]),
+        "size": {"width": width, "height": height, "pixels": n_pixels},
+        "aspect": {"width / height": width / height},
+        "bits per pixel": {"bits per pixel": 8 * n_bytes / n_pixels},
+        "JPEG quality": {"quality": quality}
+        | _indicators("tables", [{f.tables} for f in facts]),
+        "chroma subsampling": _indicators(
+            "subsampling", [{f.subsampling or "none"} for f in facts]
         ),
-        "chroma subsampling": Cue(
-            _indicators("subsampling", [{f.subsampling or "none"} for f in facts]),
-            np.array([f.subsampling != "" for f in facts]),
-        ),
-        "progressive JPEG": Cue({"progressive": progressive}, is_jpeg),
-        "EXIF and software": Cue(
-            {"EXIF": has_exif}
-            | _indicators("software", [{f.software or "none"} for f in facts])
-            | _indicators("field", [f.fields for f in facts]),
-            has_exif.astype(bool) | [bool(f.software or f.fields) for f in facts],
-        ),
-        "colour profile": Cue(
-            {"a profile": has_profile.astype(float)}
-            | _indicators("profile", [{f.profile or "none"} for f in facts]),
-            has_profile,
-        ),
-        "colour mode": Cue(_indicators("mode", [{f.mode} for f in facts]), every),
-        "file name": Cue(
-            {"length of name": np.array([float(len(stem)) for stem in stems])}
-            | _indicators("word", [_tokens(stem) for stem in stems]),
-            every,
-        ),
+        "progressive JPEG": {"progressive": progressive},
+        "EXIF and software": {"EXIF": has_exif}
+        | _indicators("software", [{f.software or "none"} for f in facts])
+        | _indicators("field", [f.fields for f in facts]),
+        "colour profile": {"a profile": has_profile}
+        | _indicators("profile", [{f.profile or "none"} for f in facts]),
+        "colour mode": _indicators("mode", [{f.mode} for f in facts]),
+        "file name": {"length of name": np.array([float(len(stem)) for stem in stems])}
+        | _indicators("word", [_tokens(stem) for stem in stems]),
     }
+    return {name: _varying(cue) for name, cue in cues.items()}
+
+
+def _varying(cue: Cue) -> Cue:
+    # A NaN beside numbers is another value; NaN alone are all the same.
+    return {name: column for name, column in cue.items() if len(np.unique(column)) > 1}
 
 
 def _tokens(stem: str) -> set[str]:

@@ -5,12 +5,13 @@ import os
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import validate_params
 
-from sklearn_clipsid.datasets._hub_images import (
+from sklearn_clipsid.datasets._hub_fetch import (
     FETCH_CONSTRAINTS,
     HubDataset,
     HubFetch,
-    fetch_hub_images,
+    document_fetch,
 )
+from sklearn_clipsid.datasets._hub_images import fetch_hub_images
 
 _DATASET = HubDataset(
     "synthclic",
@@ -19,6 +20,7 @@ _DATASET = HubDataset(
 )
 
 
+@document_fetch
 @validate_params(FETCH_CONSTRAINTS, prefer_skip_nested_validation=True)
 def fetch_synthclic(
     *,
@@ -29,81 +31,20 @@ def fetch_synthclic(
     n_retries: int = 3,
     delay: float = 1.0,
     endpoint: str | None = None,
-    verbose: bool | int = True,
 ) -> Bunch:
     """Fetch SynthCLIC: 2,163 photographs, each with four synthetic images.
 
     The photographs are those of CLIC2020. Imagen 3, Stable Diffusion 3 medium, FLUX.1
-    dev and FLUX.1 schnell made one image of each motif [1]_.
+    dev and FLUX.1 schnell made one image of each motif [1]_. No motif is in two parts.
 
-    =================   ============================================
-    Classes                                                        2
-    Samples per class                   2163 (real), 8652 (synthetic)
-    Samples total                                              10815
-    Samples per part       8165 (train), 510 (validation), 2140 (test)
-    =================   ============================================
+    ================   ============================================
+    Classes                                                       2
+    Samples per class                 2163 (real), 8652 (synthetic)
+    Samples total                                             10815
+    Samples per part     8165 (train), 510 (validation), 2140 (test)
+    ================   ============================================
 
-    Parameters
-    ----------
-    data_home : str or path-like, default=None
-        Folder for the images, of which the data set takes `clipsid/synthclic`. By
-        default scikit-learn's, see :func:`sklearn.datasets.get_data_home`.
-
-    split : {"train", "validation", "test"}, default=None
-        Part to fetch, all by default. No photograph's motif is in two parts.
-
-    download_if_missing : bool, default=True
-        Whether to download what is not there, instead of raising an error.
-
-    revision : str, default="main"
-        Branch, tag or commit of the repository. The first call writes down which
-        commit a branch stands for, and later calls keep to it.
-
-    n_retries : int, default=3
-        Number of further tries for each file.
-
-    delay : float, default=1.0
-        Seconds between tries.
-
-    endpoint : str, default=None
-        Address of the hub. None stands for that of huggingface_hub, which the
-        environment variable `HF_ENDPOINT` sets.
-
-    verbose : bool, default=True
-        Whether to show a bar for what takes longer than five seconds.
-
-    Returns
-    -------
-    :class:`~sklearn.utils.Bunch`
-        Dictionary-like object, with the following attributes.
-
-        data : ndarray of shape (n_images,), dtype=object
-            Paths of the images, as str.
-        target : ndarray of shape (n_images,), dtype=int
-            1 for synthetic images, 0 for photographs.
-        generator : ndarray of shape (n_images,), dtype=str
-            Generator of a synthetic image, photo source of a photograph. Pass it as
-            `groups` to the splitters.
-        pair_id : ndarray of shape (n_images,), dtype=str
-            The `image_id` that a photograph shares with its synthetic images. It is
-            therefore **not unique**; keep the images of one together in splits.
-        split : ndarray of shape (n_images,), dtype=str
-            Part that the image belongs to.
-        ds_name : ndarray of shape (n_images,), dtype=str
-            Column of that name.
-        target_names : list of str
-            `["real", "synthetic"]`.
-        DESCR : str
-            What the images are, and what to mind.
-        folder : str
-            Folder of the images.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be had, or is not what the hub declares.
-    ValueError
-        If columns, labels or the sizes of the parts are not the published ones.
+    {parameters_and_returns}
 
     See Also
     --------
@@ -111,11 +52,7 @@ def fetch_synthclic(
     fetch_cnnspot : Fetch GANs and earlier diffusion models.
     load_image_folder : Load the paths of your own images.
 
-    Notes
-    -----
-    Needs the extra `datasets`. An interrupted download goes on with the next call, in
-    the middle of a file. Images are written once, byte by byte as they are stored,
-    and named by their sha256; the downloaded files are then removed.
+    {notes}
 
     References
     ----------
@@ -131,7 +68,6 @@ def fetch_synthclic(
     return fetch_hub_images(
         HubFetch(
             dataset=_DATASET,
-            caller="fetch_synthclic",
             data_home=data_home,
             split=split,
             download_if_missing=download_if_missing,
@@ -139,6 +75,5 @@ def fetch_synthclic(
             n_retries=n_retries,
             delay=delay,
             endpoint=endpoint,
-            verbose=verbose,
         )
     )
