@@ -13,7 +13,8 @@ on each data set and scores on each, and on all of them together.
 # ----------------------------
 #
 # The packaged embeddings, split into GANs, latent diffusion models, and more recent
-# models. Each family gets a third of the photographs.
+# models. Each family gets a third of the photographs, of all sources alike. The user
+# guide shows the matrix in which each has photo sources of its own.
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression

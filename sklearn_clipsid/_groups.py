@@ -102,6 +102,35 @@ def read_sources(groups, n_samples):
     return names, np.array([rank[name] for name in found], dtype=np.intp)[code], pair_id
 
 
+def read_groups(groups, pair_id, n_samples):
+    """Code sources and pairs, which stand beside them or in their second column.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,) or (n_samples, 2)
+        Sources, or sources and pair ids.
+
+    pair_id : array-like of shape (n_samples,) or None
+        Pair ids.
+
+    n_samples : int
+        Number of rows expected.
+
+    Returns
+    -------
+    names, code, pair, n_pairs
+        As of `read_sources` and `read_pairs`.
+    """
+    names, code, second_column = read_sources(groups, n_samples)
+    if second_column is not None and pair_id is not None:
+        raise ValueError(
+            "Got pair ids twice but expected them once; pass either pair_id or a "
+            "second column of groups."
+        )
+    pair_id = pair_id if second_column is None else second_column
+    return names, code, *read_pairs(pair_id, n_samples)
+
+
 def read_pairs(pair_id, n_samples):
     """Code the pair of each row.
 
@@ -124,7 +153,13 @@ def read_pairs(pair_id, n_samples):
     """
     if pair_id is None:
         return np.full(n_samples, -1, dtype=np.intp), 0
-    pair_id = column_or_1d(_to_array(pair_id))
+    pair_id = _to_array(pair_id)
+    if pair_id.ndim != 1 and pair_id.shape[1:] != (1,):
+        raise ValueError(
+            f"Got pair_id of shape {pair_id.shape} but expected (n_samples,); pass one "
+            "id per row."
+        )
+    pair_id = column_or_1d(pair_id)
     check_length(pair_id, n_samples, "pair_id")
     ids, code = factorize(pair_id)
     is_pair = np.bincount(code, minlength=len(ids)) >= 2

@@ -3,6 +3,7 @@ import csv
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -210,6 +211,46 @@ def test_the_split_of_a_data_set_is_respected(datasets):
     assert result.summary["n_train"].tolist() == [90, 90, 90, 90, 180, 180]
 
 
+def test_equal_rows_of_two_pairs_are_dealt_together(rng):
+    photographs = np.repeat(rng.normal(size=(20, 2)), 2, axis=0)  # each in two pairs
+    fakes = rng.normal(size=(40, 2))
+    one = Bunch(
+        data=np.concatenate([photographs, fakes]),
+        target=np.repeat([0, 1], 40),
+        generator=np.repeat(["photos", "SD"], 40),
+        pair_id=np.tile(np.arange(40), 2),
+    )
+    result = validate({"mine": one})
+    motif = one.pair_id // 2
+    tested = motif[result.test_indices["mine"]]
+    assert sorted(np.bincount(tested, minlength=20)) == [0] * 15 + [4] * 5
+
+
+def test_rows_are_dealt_as_the_split_of_another_data_set_has_them(datasets):
+    one = datasets["GANs"]
+    one.split = np.where(np.arange(180) < 90, "train", "test")
+    one.pair_id = None
+    same = np.arange(0, 180, 2)  # rows of the other data set, which has no split
+    twin = {k: v[same] for k, v in one.items() if k in ("data", "target", "generator")}
+    datasets["twin"] = Bunch(**twin)
+    result = validate(datasets)
+    np.testing.assert_array_equal(result.train_indices["twin"], np.arange(45))
+    np.testing.assert_array_equal(result.test_indices["twin"], np.arange(45, 90))
+
+
+def test_lists_and_frames_of_features_are_told_apart_by_their_rows(datasets):
+    expected = validate(datasets)
+    datasets["GANs"].data = datasets["GANs"].data.tolist()
+    datasets["diffusion"].data = pd.DataFrame(datasets["diffusion"].data, dtype=object)
+    result = validate(datasets)
+    np.testing.assert_array_equal(result.table, expected.table)
+    copy = Bunch(**datasets["GANs"])
+    result = validate({"one": datasets["GANs"], "copy": copy}, combined=False)
+    np.testing.assert_array_equal(
+        result.test_indices["one"], result.test_indices["copy"]
+    )
+
+
 def test_cnnspot_groups_are_ranked_against_their_own_photographs(datasets, rng):
     y = np.tile([0, 1], 60)
     generator = np.repeat(["biggan", "deepfake"], 60)
@@ -272,6 +313,9 @@ def test_a_bar_appears_only_when_it_takes_long(datasets, capsys, monkeypatch):
 # ---- errors
 
 
+ROWS = np.arange(360.0).reshape(120, 3)
+
+
 def changed(datasets, **fields):
     datasets["diffusion"] = Bunch(**(datasets["diffusion"] | fields))
     return datasets
@@ -285,8 +329,9 @@ def changed(datasets, **fields):
         ({"target": np.ones(120)}, "'diffusion': Got synthetic images only"),
         ({"target": np.zeros(120)}, "'diffusion': Got target with the labels 0.0"),
         ({"target": np.ones(119)}, "'diffusion': Got target with 119 rows but exp"),
-        ({"generator": None}, "'diffusion': Got groups=None"),
-        ({"generator": ["SD"] * 119}, "'diffusion': Got groups with 119 rows"),
+        ({"generator": None}, "'diffusion': Got no generator but expected a Bunch"),
+        ({"generator": ["SD"] * 119}, "'diffusion': Got generator with 119 rows"),
+        ({"generator": [["SD", "p"]] * 120}, "'diffusion': Got generator with two col"),
         ({"generator": [""] * 120}, r"'diffusion': Got no value .* row\(s\) 0, 1, 2"),
         ({"pair_id": ["p"] * 119}, "'diffusion': Got pair_id with 119 rows"),
         (
@@ -297,11 +342,16 @@ def changed(datasets, **fields):
             {"data": np.zeros((120, 2, 2))},
             r"'diffusion': Got data of shape \(120, 2, 2",
         ),
-        ({"data": "folder"}, "'diffusion': Got data 'folder' but expected"),
         (
-            {"data": np.zeros((120, 4))},
-            r"shape \(3,\) in data set 'GANs' and \(4,\) in",
+            {"data": np.zeros(120)},
+            r"'diffusion': Got data of shape \(120,\) and type",
         ),
+        ({"data": "folder"}, r"'diffusion': Got data of type str \('folder'\) but exp"),
+        ({"data": csr_array(np.eye(120))}, "'diffusion': Got data of type csr_array"),
+        ({"data": []}, "'diffusion': Got no rows but expected some"),
+        ({"data": ["a.png"] * 120}, "Got features in data set 'GANs' and paths or im"),
+        ({"data": np.zeros((120, 4))}, "Got 3 features in data set 'GANs' and 4 in"),
+        ({"data": np.diag([np.nan] * 120)[:, :3] + ROWS}, "'diffusion': Input X conta"),
         (
             {"split": ["train"] * 120},
             "'diffusion': Got split with the values .'train'.",
@@ -314,11 +364,10 @@ def test_errors_name_the_data_set(datasets, fields, message):
         validate(changed(datasets, **fields))
 
 
-def test_a_data_set_without_generators_is_named(datasets):
-    del datasets["diffusion"]["generator"]
-    with pytest.raises(
-        ValueError, match="'diffusion': Got no generator but expected a"
-    ):
+@pytest.mark.parametrize("wrong", [None, ([[0.0]], [1]), Bunch(generator=["SD"])])
+def test_what_is_no_data_set_is_named(datasets, wrong):
+    datasets["diffusion"] = wrong
+    with pytest.raises(ValueError, match="'diffusion': Got no data and no target"):
         validate(datasets)
 
 
@@ -363,6 +412,16 @@ def test_a_split_that_tears_pairs_is_warned_of(datasets):
         validate(changed(datasets, split=split))
 
 
+def test_splits_that_tear_pairs_between_data_sets_are_warned_of(datasets):
+    for one in datasets.values():
+        n = len(one.target)
+        one.split = np.where(np.arange(n) < n // 2, "train", "test")
+        one.pair_id = [""] * n
+    datasets["GANs"].pair_id[0] = datasets["diffusion"].pair_id[-1] = "motif"
+    with pytest.warns(UserWarning, match="'diffusion', 1 pairs stand"):
+        validate(datasets)
+
+
 def test_scores_that_are_no_numbers_name_both_sets(datasets):
     class Broken(LogisticRegression):
         def decision_function(self, X):
@@ -391,6 +450,10 @@ def test_data_sets_come_by_name(datasets):
     for wrong in ({}, list(datasets.values())):
         with pytest.raises(ValueError, match="expected a dict with one or more"):
             validate(wrong)
+    with pytest.raises(
+        ValueError, match=r"Got the names \[1, '1'\] but expected names"
+    ):
+        validate(dict(zip((1, "1"), datasets.values())))
     datasets["combined"] = datasets.pop("GANs")
     with pytest.raises(ValueError, match="Got a data set called 'combined'"):
         validate(datasets)

@@ -11,15 +11,7 @@ TRAIN = ["CNNSpot", "SynthBuster+", "combined"]
 TEST = ["CNNSpot", "SynthBuster+"]
 
 
-@pytest.fixture(autouse=True)
-def plt():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("plt")
 
 
 def display(**changes):
@@ -93,6 +85,23 @@ def test_a_result_and_the_axes_of_the_caller_are_taken(plt):
     assert written(shown)[0][0] == ".964\n[.864, 1.000]"
     larger = CrossDatasetDisplay.from_result(result)
     assert larger.figure_ is not ax.figure
+
+
+def test_a_result_of_something_else_is_refused():
+    for result in (None, np.zeros(2), {"matrix": MATRIX, "low": None}):
+        with pytest.raises(ValueError, match=r"without .*train_names, test_names"):
+            CrossDatasetDisplay.from_result(result)
+
+
+def test_names_of_many_columns_are_not_cut(plt):
+    names = [f"StyleGAN-thisrentaldoesnotexist{j}" for j in range(6)]
+    shown = display(matrix=np.eye(6), train_names=names, test_names=names).plot()
+    for labels in (shown.ax_.get_xticklabels(), shown.ax_.get_yticklabels()):
+        assert [label.get_text() for label in labels] == names
+    shown.figure_.canvas.draw()
+    box = shown.ax_.get_tightbbox()
+    width, height = shown.figure_.canvas.get_width_height()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
 
 
 def test_all_that_is_written_is_inside_the_figure():

@@ -1,20 +1,17 @@
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import LeaveOneGroupOut, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_clipsid.inspection import GeneratorAPDisplay
+from sklearn_clipsid.inspection._generator_ranking import rank_folds
 from sklearn_clipsid.metrics import average_precision_by_generator
+from sklearn_clipsid.model_selection import CrossGeneratorSplit, LeaveOneGeneratorOut
 
-
-@pytest.fixture(autouse=True)
-def plt():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("plt")
 
 
 @pytest.fixture
@@ -113,6 +110,187 @@ def test_the_scores_of_an_estimator_are_those_of_the_synthetic_class(scored, plt
     assert shown.ax_ is ax and shown.figure_ is ax.figure
 
 
+# ---- folds
+
+
+@pytest.fixture
+def held_out(scored):
+    """Features, labels, groups, pairs and the result of leaving generators out."""
+    y, score, groups, pair = scored
+    X = np.column_stack([score, score[::-1]])
+    cv = LeaveOneGeneratorOut(n_real_folds=2)
+    return X, y, groups, pair, validate(X, y, groups, cv)
+
+
+def validate(X, y, groups, cv, model=None, **kwargs):
+    return cross_validate(
+        LogisticRegression() if model is None else model,
+        X,
+        y,
+        groups=groups,
+        cv=cv,
+        return_estimator=True,
+        return_indices=True,
+        **kwargs,
+    )
+
+
+def from_cv_results(result, X, y, groups, **kwargs):
+    options = {"n_boot": 100, "random_state": 0} | kwargs
+    return GeneratorAPDisplay.from_cv_results(result, X, y, groups, **options)
+
+
+def test_bars_of_folds_are_the_scores_of_cross_validation(held_out):
+    X, y, groups, _, _ = held_out
+    cv = LeaveOneGeneratorOut(n_real_folds=2)
+    result = validate(X, y, groups, cv, scoring="average_precision")
+    shown = from_cv_results(result, X, y, groups)
+    assert shown.names == ["FLUX", "GAN", "SD"]  # in the order of the folds
+    np.testing.assert_allclose(shown.average_precision, result["test_score"])
+    assert shown.mean[0] == pytest.approx(result["test_score"].mean())
+    np.testing.assert_allclose(
+        shown.prevalence, [y[test].mean() for test in result["indices"]["test"]]
+    )
+    assert (shown.low < shown.average_precision).all()
+    assert (shown.average_precision < shown.high).all()
+
+
+def test_a_photograph_of_two_folds_is_drawn_into_both(held_out):
+    X, y, groups, pair, result = held_out
+    tests = result["indices"]["test"]
+    row = np.concatenate(tests)
+    for pair_id, unit in ((None, np.arange(120)), (pair, pair)):
+        rows, scores = rank_folds(result, X, y, groups, pair_id, 1)
+        drawn_together = rows.cluster[:, None] == rows.cluster
+        np.testing.assert_array_equal(drawn_together, unit[row][:, None] == unit[row])
+        assert len(scores) == len(row) == sum(len(test) for test in tests)
+        assert len(rows.stratum) == len(np.unique(unit[row]))
+    own, photographs = rows.own[1], rows.photographs[1]  # GAN, in test fold 1
+    assert set(groups[row[own]]) == {"GAN"}
+    np.testing.assert_array_equal(np.sort(row[[*own, *photographs]]), tests[1])
+    np.testing.assert_allclose(
+        scores[own], result["estimator"][1].decision_function(X[row[own]])
+    )
+
+
+def test_each_draw_holds_as_many_photographs_of_each_fold(held_out):
+    X, y, groups, _, result = held_out
+    rows, _ = rank_folds(result, X, y, groups, None, 1)
+    # Folds 0 and 2 share their photographs, fold 1 has the others.
+    strata = [set(rows.stratum[rows.cluster[part]]) for part in rows.photographs]
+    assert strata[0] == strata[2] and len(strata[0]) == 1
+    assert not strata[0] & strata[1]
+
+
+def test_random_scores_of_folds_have_an_ap_near_the_prevalence(rng):
+    groups = np.repeat(["GAN", "SD", "photos"], 400)
+    y, X = (groups != "photos").astype(int), rng.normal(size=(1200, 2))
+    result = validate(X, y, groups, LeaveOneGeneratorOut(n_real_folds=2))
+    shown = from_cv_results(result, X, y, groups)
+    np.testing.assert_allclose(shown.average_precision, 2 / 3, atol=0.06)
+    np.testing.assert_allclose(shown.prevalence, 2 / 3)
+
+
+def test_folds_of_paths_and_of_labels_in_words(held_out):
+    X, y, groups, pair, result = held_out
+    expected = from_cv_results(result, X, y, groups, pair_id=pair)
+    paths = [f"{i}.png" for i in range(len(X))]
+    read = FunctionTransformer(lambda paths: X[[int(p[:-4]) for p in paths]])
+    words = np.where(y == 1, "fake", "photo")
+    shown = from_cv_results(
+        validate(
+            paths,
+            words,
+            groups,
+            LeaveOneGeneratorOut(n_real_folds=2, pos_label="fake"),
+            make_pipeline(read, LogisticRegression()),
+        ),
+        paths,
+        words,
+        np.column_stack([groups, pair]),
+        pos_label="fake",
+    )
+    np.testing.assert_allclose(shown.average_precision, expected.average_precision)
+    np.testing.assert_allclose(shown.low, expected.low)
+
+
+def test_results_without_detectors_or_rows_are_refused(held_out):
+    X, y, groups, _, result = held_out
+    with pytest.raises(ValueError, match="cv_results without estimator and indices"):
+        from_cv_results(None, X, y, groups)
+    for key in ("estimator", "indices"):
+        lacking = {k: v for k, v in result.items() if k != key}
+        with pytest.raises(ValueError, match=f"without {key} but .*return_indices=Tr"):
+            from_cv_results(lacking, X, y, groups)
+    with pytest.raises(
+        ValueError, match=r"Got row \d+ in test fold 0 but 60 rows of X"
+    ):
+        from_cv_results(result, X[:60], y[:60], groups[:60])
+    with pytest.raises(ValueError, match="Got X with 119 rows but expected 120"):
+        from_cv_results(result, X[1:], y, groups)
+    with pytest.raises(ValueError, match="Got groups=None"):
+        from_cv_results(result, X, y, None)
+
+
+def test_folds_that_rank_no_generator_of_their_own_are_refused(held_out):
+    X, y, groups, _, result = held_out
+    of = [np.flatnonzero(groups == name) for name in ("GAN", "SD", "photos")]
+    for tests, message in (
+        (of[:1], "test fold 0 of synthetic images only but .*LeaveOneGeneratorOut"),
+        (of[2:], "test fold 0 of photographs only but expected both classes"),
+        ([np.arange(120)], "test fold 0 with the generators 'FLUX', 'GAN', 'SD' but"),
+        (
+            [np.append(of[0], of[2]), np.append(of[0], of[2])],
+            "'GAN' in test folds 0 and 1 but .*a CrossGeneratorSplit with CrossDatas",
+        ),
+    ):
+        result["indices"] = {"test": tests}
+        with pytest.raises(ValueError, match=message):
+            from_cv_results(result, X, y, groups)
+
+
+@pytest.mark.parametrize("cv", [LeaveOneGroupOut(), CrossGeneratorSplit()])
+def test_splitters_of_other_folds_are_refused(scored, cv):
+    y, score, groups, _ = scored
+    X = score[:, np.newaxis]
+    if isinstance(cv, LeaveOneGroupOut):  # every training part needs both classes
+        groups = np.where(y == 1, groups, np.where(np.arange(120) < 60, "GAN", "SD"))
+    result = validate(X, y, groups, cv)
+    with pytest.raises(ValueError, match="cross-validate with cv=LeaveOneGeneratorOut"):
+        from_cv_results(result, X, y, groups)
+
+
+def test_a_fold_whose_fit_failed_is_named(held_out):
+    X, y, groups, _, result = held_out
+    result["estimator"][1] = LogisticRegression()  # as cross_validate leaves it
+    with pytest.raises(ValueError, match="Got no fitted detector of test fold 1 but"):
+        from_cv_results(result, X, y, groups)
+
+
+def test_scores_of_a_fold_that_are_no_numbers_name_the_rows(held_out):
+    X, y, groups, _, result = held_out
+
+    class Broken(LogisticRegression):
+        def decision_function(self, X):
+            return np.where(np.arange(len(X)) == 1, np.nan, 0.0)
+
+    result["estimator"][2] = Broken().fit(X, y)
+    row = result["indices"]["test"][2][1]
+    with pytest.raises(ValueError, match=rf"test fold 2 .* for row\(s\) {row} but"):
+        from_cv_results(result, X, y, groups)
+
+
+# ---- drawing and errors
+
+
+def test_an_estimator_has_to_be_fitted(scored):
+    y, score, groups, _ = scored
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        GeneratorAPDisplay.from_estimator(
+            LogisticRegression(), score[:, np.newaxis], y, groups
+        )
+
+
 def test_figures_grow_with_the_number_of_generators():
     heights = []
     for n in (2, 20):
@@ -141,6 +319,21 @@ def test_figures_grow_with_the_number_of_generators():
 def test_rows_that_cannot_be_ranked_are_refused(score, groups, message):
     with pytest.raises(ValueError, match=message):
         from_predictions([1, 1, 0, 0], score, groups)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_boot": 1}, "Got n_boot=1 but expected an integer of 2 or more"),
+        ({"level": 95}, "Got level=95 but expected a number between 0 and 1"),
+    ],
+)
+def test_draws_are_checked_before_anything_is_scored(held_out, options, message):
+    X, y, groups, _, result = held_out
+    with pytest.raises(ValueError, match=message):
+        from_cv_results(result, X, y, groups, **options)
+    with pytest.raises(ValueError, match=message):
+        from_predictions(y, X[:, 0], groups, **options)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Draw the matrix of training sets against test sets."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from sklearn_clipsid._optional import import_optional
 from sklearn_clipsid.inspection._figure_style import short_name
 
-MANY = 5  # columns, from which on their names are slanted
+MANY = 5  # columns; the names of more are slanted
+MAX_NAME, MAX_UPRIGHT = 32, 20  # characters
 
 
 class CrossDatasetDisplay:
@@ -152,15 +155,16 @@ class CrossDatasetDisplay:
         display : CrossDatasetDisplay
             The display, with what was drawn.
         """
-        display = cls(
-            result["matrix"],
-            train_names=result["train_names"],
-            test_names=result["test_names"],
-            low=result["low"],
-            high=result["high"],
-            chance=result["chance"],
-        )
-        return display.plot(ax)
+        needed = "matrix train_names test_names low high chance".split()
+        keys = result if isinstance(result, Mapping) else ()
+        missing = [key for key in needed if key not in keys]
+        if missing:
+            raise ValueError(
+                f"Got a result without {', '.join(missing)} but expected what "
+                "cross_dataset_validate returned; draw another matrix with "
+                "CrossDatasetDisplay(matrix, ...).plot()."
+            )
+        return cls(**{key: result[key] for key in needed}).plot(ax)
 
     def _checked(self):
         shape = (len(self.train_names), len(self.test_names))
@@ -200,16 +204,19 @@ class CrossDatasetDisplay:
 
     def _finish_axes(self, chance):
         ax = self.ax_
-        columns = [short_name(name, 20) for name in self.test_names]
+        is_slanted = len(self.test_names) > MANY
+        limit = MAX_NAME if is_slanted else MAX_UPRIGHT
+        columns = [short_name(name, limit) for name in self.test_names]
         if chance is not None:
             columns = [
                 f"{name}\nchance {three_digits(level)[:3]}"
                 for name, level in zip(columns, np.round(chance, 2))
             ]
-        rows = [short_name(name, 20) for name in self.train_names]
+        rows = [short_name(name, MAX_NAME) for name in self.train_names]
         slanted = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
-        style = {} if len(columns) <= MANY else slanted
-        ax.set_xticks(np.arange(len(columns)), columns, **style)
+        ax.set_xticks(
+            np.arange(len(columns)), columns, **(slanted if is_slanted else {})
+        )
         ax.set_yticks(np.arange(len(rows)), rows)
         ax.xaxis.tick_top()
         ax.xaxis.set_label_position("top")

@@ -1,22 +1,16 @@
 """Draw the average precision of each generator with its interval."""
 
 import numpy as np
-from sklearn.utils._response import _get_response_values
 
-from sklearn_clipsid._cluster_bootstrap import (
-    arrange_generators,
-    bootstrap_generators,
-    choose_negatives,
-)
-from sklearn_clipsid._groups import (
-    check_length,
-    list_rows,
-    positive_rows,
-    read_pairs,
-    read_sources,
-)
+from sklearn_clipsid._cluster_bootstrap import bootstrap_generators
 from sklearn_clipsid._optional import import_optional
 from sklearn_clipsid.inspection._figure_style import SYNTHETIC_COLOUR, short_name
+from sklearn_clipsid.inspection._generator_ranking import (
+    check_draws,
+    rank_folds,
+    rank_predictions,
+    score_rows,
+)
 
 MEAN_COLOUR = "#595959"
 
@@ -24,7 +18,7 @@ MEAN_COLOUR = "#595959"
 class GeneratorAPDisplay:
     """Bars of the average precision of each generator, with intervals.
 
-    It is recommended to use `from_estimator` or `from_predictions`.
+    It is recommended to use `from_cv_results`, `from_estimator` or `from_predictions`.
 
     Parameters
     ----------
@@ -72,7 +66,11 @@ class GeneratorAPDisplay:
     Notes
     -----
     Intervals come from drawing pairs again, see
-    :func:`~sklearn_clipsid.model_selection.cross_dataset_validate`.
+    :func:`~sklearn_clipsid.model_selection.cross_dataset_validate`. They hold for the
+    detectors as they are: what other training rows would do is not in them.
+    `from_cv_results` ranks each generator with the photographs of its own fold by the
+    detector of that fold. A photograph that several folds test is drawn into all of
+    them or into none.
 
     Examples
     --------
@@ -124,7 +122,7 @@ class GeneratorAPDisplay:
             for values, own in zip((ap, low, high), self.mean)
         )
         if ax is None:
-            size = 8, 1.3 + 0.36 * len(ap)
+            size = 8, 1.2 + 0.36 * len(ap)
             _, ax = plt.subplots(figsize=size, layout="constrained")
         self.ax_, self.figure_ = ax, ax.figure
         position = np.arange(len(ap))
@@ -132,16 +130,8 @@ class GeneratorAPDisplay:
         self.bars_ = ax.barh(position, ap, 0.7, color=colours)
         reach = np.maximum([ap - low, high - ap], 0)
         ax.errorbar(ap, position, xerr=reach, fmt="none", ecolor="black", capsize=3)
-        ax.plot(
-            prevalence[self.order_],
-            position[:-1],
-            linestyle="none",
-            marker="|",
-            markersize=14,
-            markeredgewidth=2,
-            color="black",
-            label="random scores",
-        )
+        mark = {"markersize": 14, "markeredgewidth": 2, "label": "random scores"}
+        ax.plot(prevalence[self.order_], position[:-1], "k|", **mark)
         self._finish_axes(ap, low, high)
         return self
 
@@ -202,45 +192,11 @@ class GeneratorAPDisplay:
         display : GeneratorAPDisplay
             The display, with what was drawn.
         """
-        if negatives not in ("auto", "shared", "matched"):
-            raise ValueError(
-                f"Got negatives={negatives!r} but expected 'auto', 'shared' or "
-                "'matched'."
-            )
-        positive = positive_rows(y_true, pos_label, name="y_true")
-        y_score = _checked_scores(y_score, len(positive))
-        names, group, second_column = read_sources(groups, len(positive))
-        if second_column is not None and pair_id is not None:
-            raise ValueError(
-                "Got pair ids twice but expected them once; pass either pair_id or a "
-                "second column of groups."
-            )
-        pair, _ = read_pairs(
-            pair_id if second_column is None else second_column, len(positive)
+        check_draws(n_boot, level)
+        ranked = rank_predictions(
+            y_true, y_score, groups, pair_id, negatives, pos_label
         )
-        if negatives == "auto":
-            negatives = choose_negatives(positive, group)
-        rows = arrange_generators(positive, names, group, pair, negatives)
-        result = bootstrap_generators(
-            rows,
-            y_score[np.newaxis],
-            n_boot=n_boot,
-            level=level,
-            random_state=random_state,
-        )
-        value, low, high = (
-            part[0, 0] for part in (result.value, result.low, result.high)
-        )
-        display = cls(
-            value[:-1],
-            low=low[:-1],
-            high=high[:-1],
-            names=[str(name) for name in rows.names],
-            prevalence=rows.prevalence,
-            mean=(value[-1], low[-1], high[-1]),
-            level=level,
-        )
-        return display.plot(ax)
+        return cls._from_rows(*ranked, n_boot, level, random_state).plot(ax)
 
     @classmethod
     def from_estimator(
@@ -301,15 +257,9 @@ class GeneratorAPDisplay:
         display : GeneratorAPDisplay
             The display, with what was drawn.
         """
-        y_score, _ = _get_response_values(
-            estimator,
-            X,
-            response_method=["decision_function", "predict_proba"],
-            pos_label=pos_label,
-        )
         return cls.from_predictions(
             y,
-            y_score,
+            score_rows(estimator, X, pos_label),
             groups,
             pair_id=pair_id,
             negatives=negatives,
@@ -318,6 +268,84 @@ class GeneratorAPDisplay:
             random_state=random_state,
             pos_label=pos_label,
             ax=ax,
+        )
+
+    @classmethod
+    def from_cv_results(
+        cls,
+        cv_results,
+        X,
+        y,
+        groups,
+        *,
+        pair_id=None,
+        n_boot=1000,
+        level=0.95,
+        random_state=None,
+        pos_label=1,
+        ax=None,
+    ):
+        """Draw the average precision of each generator in the fold that held it out.
+
+        Parameters
+        ----------
+        cv_results : dict
+            What :func:`~sklearn.model_selection.cross_validate` returned with
+            ``cv=LeaveOneGeneratorOut()``, ``return_estimator=True`` and
+            ``return_indices=True``.
+
+        X : array-like of shape (n_samples, n_features)
+            What was cross-validated.
+
+        y : array-like of shape (n_samples,)
+            Binary labels.
+
+        groups : array-like of shape (n_samples,) or (n_samples, 2)
+            The generator of each synthetic image and the source of each photograph; in
+            a second column, if there is one, the pair ids.
+
+        pair_id : array-like of shape (n_samples,), default=None
+            Shared by the images of one motif, which are drawn together.
+
+        n_boot : int, default=1000
+            Number of bootstrap draws.
+
+        level : float, default=0.95
+            Confidence level of the intervals.
+
+        random_state : int, RandomState instance or None, default=None
+            Draws the pairs.
+
+        pos_label : int, float, bool or str, default=1
+            The label of synthetic images.
+
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a figure.
+
+        Returns
+        -------
+        display : GeneratorAPDisplay
+            The display, with what was drawn.
+        """
+        check_draws(n_boot, level)
+        ranked = rank_folds(cv_results, X, y, groups, pair_id, pos_label)
+        return cls._from_rows(*ranked, n_boot, level, random_state).plot(ax)
+
+    @classmethod
+    def _from_rows(cls, rows, scores, n_boot, level, random_state):
+        options = {"n_boot": n_boot, "level": level, "random_state": random_state}
+        result = bootstrap_generators(rows, scores[np.newaxis], **options)
+        value, low, high = (
+            part[0, 0] for part in (result.value, result.low, result.high)
+        )
+        return cls(
+            value[:-1],
+            low=low[:-1],
+            high=high[:-1],
+            names=[str(name) for name in rows.names],
+            prevalence=rows.prevalence,
+            mean=(value[-1], low[-1], high[-1]),
+            level=level,
         )
 
     def _checked(self):
@@ -347,7 +375,11 @@ class GeneratorAPDisplay:
         ax.set_yticks(np.arange(len(ap)), [*names, "mean over generators"])
         ax.set_ylim(len(ap) - 0.5, -0.5)
         ax.set_xlim(0, 1)
-        ax.set_xlabel("average precision")
+        # Not in a legend or title, which callers want to set themselves.
+        ax.set_xlabel(
+            f"average precision\nwhiskers: {self.level:.0%} interval, black marks: "
+            "random scores"
+        )
         # Outside of the axes, where no bar and no whisker can run through them.
         side = ax.secondary_yaxis("right")
         side.set_yticks(
@@ -356,26 +388,7 @@ class GeneratorAPDisplay:
         )
         side.tick_params(length=0)
         side.spines["right"].set_visible(False)
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
-        ax.set_title(f"whiskers: {self.level:.0%} interval", fontsize=10, loc="right")
         ax.axhline(len(ap) - 1.5, color="0.6", linewidth=0.8, linestyle=":")
         ax.grid(axis="x", alpha=0.4)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-
-
-def _checked_scores(y_score, n_samples):
-    y_score = np.asarray(y_score, dtype=np.float64)
-    if y_score.ndim != 1:
-        raise ValueError(
-            f"Got y_score of shape {y_score.shape} but expected (n_samples,); pass the "
-            "column of the synthetic class."
-        )
-    check_length(y_score, n_samples, "y_score")
-    not_finite = ~np.isfinite(y_score)
-    if not_finite.any():
-        raise ValueError(
-            f"Got y_score that is NaN or infinite for {list_rows(not_finite)} but "
-            "expected finite scores; score or leave out these rows."
-        )
-    return y_score

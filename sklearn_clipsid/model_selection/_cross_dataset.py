@@ -115,7 +115,8 @@ def cross_dataset_validate(
     **Held-out rows.** Rows that share a pair id, and equal rows (equal features or
     paths), are in the same part, in one data set and over several: photographs that
     stand in two data sets are never trained on in one and tested on in the other.
-    Where `split` arrays force that for equal rows, it is an error.
+    Rows of data sets without `split` go where their like in another set were put.
+    `split` arrays that tear equal rows are an error, those that tear pairs a warning.
 
     **Negatives.** Where each group with synthetic images also holds photographs, as
     in CNNSpot, a generator is ranked against those of its group ("matched"), else
@@ -315,19 +316,19 @@ def _fit_and_score(estimator, sets, combined, n_jobs, pos_label):
 def _fit_and_score_one(estimator, name, parts, sets, pos_label):
     """Return the scores of each test part by a detector trained on the given rows."""
     X = [_safe_indexing(one.data, rows) for one, rows in parts]
-    if all(isinstance(part, np.ndarray) for part in X):
-        X = np.concatenate(X)
-    else:
-        X = list(chain.from_iterable(X))
+    is_array = all(isinstance(part, np.ndarray) for part in X)
+    X = np.concatenate(X) if is_array else list(chain.from_iterable(X))
     y = np.concatenate([one.y[rows] for one, rows in parts])
-    model = clone(estimator).fit(X, y)
+    model = in_dataset(name, clone(estimator).fit, X, y)
     scores = []
     for one in sets:
-        score, _ = _get_response_values(
+        score, _ = in_dataset(
+            one.name,
+            _get_response_values,
             model,
             _safe_indexing(one.data, one.test),
-            response_method=["decision_function", "predict_proba"],
-            pos_label=pos_label,
+            ["decision_function", "predict_proba"],
+            pos_label,
         )
         if not np.isfinite(score).all():
             raise ValueError(
@@ -339,13 +340,11 @@ def _fit_and_score_one(estimator, name, parts, sets, pos_label):
     return scores
 
 
-def _with_progress(results, total, description):
+def _with_progress(results, total, title):
     """Return the list of results, with a bar once they take long."""
     from tqdm import tqdm
 
-    return list(
-        tqdm(results, description, total, leave=False, delay=SECONDS_OF_SILENCE)
-    )
+    return list(tqdm(results, title, total, leave=False, delay=SECONDS_OF_SILENCE))
 
 
 def _tabulate(sets, tests, results, sizes):
@@ -365,18 +364,15 @@ def _tabulate(sets, tests, results, sizes):
             head = (trained, one.name, kind, one.negatives, len(rows.names))
             sized = (sizes[trained], len(rows.stratum), result.n_redrawn)
             means.append((*head, *sized, rows.prevalence.mean(), *numbers[-1]))
-    scores = "ap ap_low ap_high auc auc_low auc_high".split()
+    scores = "prevalence ap ap_low ap_high auc auc_low auc_high"
     table = _structured(
-        lines,
-        "train test kind generator negatives".split(),
-        ["n_real", "n_synthetic"],
-        ["prevalence", *scores],
+        lines, "train test kind generator negatives", "n_real n_synthetic", scores
     )
     summary = _structured(
         means,
-        "train test kind negatives".split(),
-        "n_generators n_train n_clusters n_redrawn".split(),
-        ["prevalence", *scores],
+        "train test kind negatives",
+        "n_generators n_train n_clusters n_redrawn",
+        scores,
     )
     shape = len(train_names), len(test_names)
     return Bunch(
@@ -394,8 +390,10 @@ def _tabulate(sets, tests, results, sizes):
 
 
 def _structured(rows, texts, counts, numbers):
-    widths = [max(len(row[j]) for row in rows) for j in range(len(texts))]
-    dtype = [(name, f"U{width}") for name, width in zip(texts, widths)]
-    dtype += [(name, np.int64) for name in counts]
-    dtype += [(name, np.float64) for name in numbers]
+    dtype = [
+        (name, f"U{max(map(len, column))}")
+        for name, column in zip(texts.split(), zip(*rows))
+    ]
+    dtype += [(name, np.int64) for name in counts.split()]
+    dtype += [(name, np.float64) for name in numbers.split()]
     return np.array(rows, dtype=dtype)

@@ -16,8 +16,7 @@ from sklearn_clipsid._cluster_bootstrap import (
 from sklearn_clipsid._groups import (
     check_length,
     positive_rows,
-    read_pairs,
-    read_sources,
+    read_groups,
 )
 
 
@@ -173,15 +172,7 @@ class CrossGeneratorSplit(GroupsConsumerMixin, BaseCrossValidator):
                 "Got synthetic images only but expected photographs among the rows; "
                 "add rows whose label is not pos_label, or check the labels."
             )
-        names, group, second_column = read_sources(groups, n_samples)
-        if second_column is not None and pair_id is not None:
-            raise ValueError(
-                "Got pair ids twice but expected them once; pass either pair_id or a "
-                "second column of groups."
-            )
-        pair, _ = read_pairs(
-            pair_id if second_column is None else second_column, n_samples
-        )
+        names, group, pair, _ = read_groups(groups, pair_id, n_samples)
         return positive, names, group, pair
 
 

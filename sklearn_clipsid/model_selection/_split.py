@@ -13,8 +13,7 @@ from sklearn_clipsid._groups import (
     check_length,
     factorize,
     positive_rows,
-    read_pairs,
-    read_sources,
+    read_groups,
 )
 
 
@@ -234,16 +233,7 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
                 "groups=groups) of a search, or, with metadata routing enabled, "
                 "cross_validate(..., params={'groups': groups})."
             )
-        names, source, second_column = read_sources(groups, n_samples)
-        if second_column is not None and pair_id is not None:
-            raise ValueError(
-                "Got pair ids twice but expected them once; pass either pair_id or a "
-                "second column of groups."
-            )
-        pair, n_pairs = read_pairs(
-            pair_id if second_column is None else second_column, n_samples
-        )
-        return synthetic, names, source, pair, n_pairs
+        return synthetic, *read_groups(groups, pair_id, n_samples)
 
     def _check_parameters(self):
         n_folds = self.n_real_folds
