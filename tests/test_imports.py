@@ -61,7 +61,8 @@ LAYERS = {
     "inspection": 3,
     "metrics": 3,
     "model_selection": 3,
-    "persistence": 4,
+    "_portable_part": 4,
+    "persistence": 5,
     "report": 5,
     "__init__": 4,
 }

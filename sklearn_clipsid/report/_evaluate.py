@@ -13,8 +13,8 @@ from sklearn_clipsid._groups import check_length
 from sklearn_clipsid._image_sequence import as_images
 from sklearn_clipsid._loaded_parts import parts_of
 from sklearn_clipsid._model_card import package_versions
+from sklearn_clipsid._portable_part import leave_machine_behind
 from sklearn_clipsid.model_selection._cross_generator import check_share
-from sklearn_clipsid.persistence import _leave_machine_behind as leave_machine_behind
 from sklearn_clipsid.report._detection_report import DetectionReport
 from sklearn_clipsid.report._file_checks import audit_files, edit_held_out_images
 from sklearn_clipsid.report._held_out_scores import (
@@ -179,7 +179,7 @@ def evaluate(
     ...     LogisticRegression(), X, y, groups, max_fpr=0.1, n_boot=100, random_state=0
     ... )
     >>> [row["setting"] for row in report.summary if row["model"] == "detector"]
-    ['in-domain', 'unseen generator', 'unseen source', 'unseen generator and source']
+    ['in-domain', 'unseen generator', 'unseen source', 'both unseen']
     >>> report.to_html("report.html")  # doctest: +SKIP
     """
     _check_options(estimator, max_fpr, n_edited, n_boot, level)

@@ -132,7 +132,8 @@ def _draw_roc(figure, report):
         )
     limit = report.options["max_fpr"]
     ax.axvline(limit, color="0.6", linewidth=1)
-    ax.plot([0.001, 1], [0.001, 1], color="0.5", linestyle=":", linewidth=1)
+    grid = sorted({row["fpr"] for row in report.roc})
+    ax.plot(grid, grid, color="0.5", linewidth=1, label="random scores")
     ax.set(
         xscale="log",
         xlim=(0.001, 1),

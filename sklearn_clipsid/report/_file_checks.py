@@ -50,7 +50,7 @@ def audit_files(images, rows, options):
     report = leak_audit(
         images,
         rows.positive,
-        rows.cluster,
+        np.where(rows.pair < 0, None, rows.pair.astype(object)),
         n_boot=options.n_boot,
         random_state=options.seed,
         n_jobs=options.n_jobs,

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sklearn_clipsid.datasets._cue_auc import TOGETHER
+
 LEAST_CONFIDENCE = 0.95
 
 
@@ -131,6 +133,7 @@ def _cost(report):
 
 def _leaks(report):
     leaking = [row["cue"] for row in report.leaks or () if row["leaks"]]
+    leaking = [cue for cue in leaking if cue != TOGETHER] or leaking
     if not leaking:
         return []
     return [

@@ -8,6 +8,7 @@ from html import escape
 from sklearn_clipsid.report._figures import draw_figure
 from sklearn_clipsid.report._sections import Bullets, Failures, Figure, Table
 
+TEXT = ' class="text"'
 THUMBNAIL = 200  # pixels
 STYLE = """
 :root { color-scheme: light; }
@@ -25,7 +26,7 @@ caption { text-align: left; padding-bottom: .4rem; color: #444; }
 th, td { padding: .3rem .6rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; }
+.text { text-align: left; }
 th { font-weight: 600; vertical-align: bottom; }
 small { display: block; color: #444; font-size: .78rem; white-space: nowrap; }
 img { max-width: 100%; height: auto; }
@@ -39,7 +40,7 @@ code { font-size: .85em; }
   body { padding: .7rem; }
   th, td { padding: .2rem .25rem; }
   table { font-size: .78rem; }
-  td:first-child { overflow-wrap: anywhere; }
+  td:first-child { overflow-wrap: break-word; max-width: 7rem; }
   small { font-size: .66rem; }
 }
 """
@@ -106,13 +107,21 @@ def _text(text):
 
 
 def _table(header, rows, caption=""):
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
+    words = [_is_words(cell) for cell in rows[0]]
+    head = "".join(
+        f'<th scope="col"{TEXT * is_words}>{escape(text)}</th>'
+        for text, is_words in zip(header, words)
+    )
     body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     caption = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
         f'<div class="scroll"><table>{caption}\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _is_words(cell):
+    return cell.text[:1].isalpha() or cell.text == "-"
 
 
 def _cell(cell):
@@ -122,8 +131,8 @@ def _cell(cell):
         hue, strength = (205, cell.shade - 0.5) if cell.shade > 0.5 else (35, 0.5)
         strength = strength if cell.shade > 0.5 else 0.5 - cell.shade
         style = f' style="background: hsl({hue} 80% {100 - 50 * strength:.0f}%)"'
-    elif cell.text[:1].isalpha():
-        style = ' class="text"'
+    elif _is_words(cell):
+        style = TEXT
     interval = f"<small>{escape(cell.interval)}</small>" if cell.interval else ""
     return f"<td{style}>{escape(cell.text)}{interval}</td>"
 

@@ -147,13 +147,17 @@ def _by_group(report, table, what, counts):
     names = sorted({key[0] for key in by_key}, key=lambda n: by_key[n, last]["auc"])
     rows = [
         [
-            Cell(name),
-            Cell(str(report.counts[counts].get(name, ""))),
+            Cell(name, _n_images(report.counts[counts], name)),
             *(_estimate(by_key[name, setting], "auc") for setting in settings),
         ]
         for name in names
     ]
-    return Table([what, "images", *settings], rows, f"The hardest {what} first.")
+    return Table([what, *settings], rows, f"The hardest {what} first.")
+
+
+def _n_images(counts, name):
+    # Several sources may have been put together.
+    return f"{sum(counts[one] for one in name.split(' + '))} images"
 
 
 def _source_section(report):
@@ -171,11 +175,13 @@ def _source_section(report):
 
 def _verdict_section(report):
     limit = percent(report.options["max_fpr"])
-    header = ["setting", "false alarms", "found", "missed"]
-    header += ["real, undecided", "synthetic, undecided"]
-    columns = ["fpr", "tpr", "fnr", "real_undecided", "synthetic_undecided"]
+    header = ["setting", "false alarms", "found", "missed", "undecided"]
     rows = [
-        [Cell(row["setting"]), *(_rate(row, column) for column in columns)]
+        [
+            Cell(row["setting"]),
+            *(_rate(row, column) for column in ("fpr", "tpr", "fnr")),
+            Cell(_undecided(row)),
+        ]
         for row in report.operating_point
     ]
     text = (
@@ -184,9 +190,18 @@ def _verdict_section(report):
         f"most {limit} of synthetic images real (missed); between them it is "
         "undecided. This is what the verdicts were worth on the test images."
     )
-    table = Table(header, rows, "With 95 % Wilson intervals for independent images.")
+    caption = (
+        "With 95 % Wilson intervals for independent images. Undecided: photographs / "
+        "synthetic images."
+    )
+    table = Table(header, rows, caption)
     alt = "Share of synthetic images found against false alarms, by setting."
     return Section("Verdicts", [text, table, Figure("roc", alt)])
+
+
+def _undecided(row):
+    real, synthetic = row["real_undecided"], row["synthetic_undecided"]
+    return f"{percent(real).removesuffix(' %')} / {percent(synthetic)}"
 
 
 def _probability_section(report):
@@ -252,9 +267,9 @@ def _leak_section(report):
         return Section(title, [f"Not looked at. {report.leaks_skipped}"])
     rows = []
     for row in report.leaks:
-        verdict = "leaks" if row["leaks"] else "unclear" if row["high"] > 0.6 else "-"
-        cells = [Cell(row["cue"]), _estimate(row, "auc")._replace(shade=None)]
-        rows.append([*cells, Cell(verdict), Cell(row["saw"])])
+        limits = f"{two_digits(row['low'])}\N{EN DASH}{two_digits(row['high'])}"
+        cells = [Cell(row["cue"]), Cell(two_digits(row["auc"]), limits)]
+        rows.append([*cells, Cell(row["verdict"]), Cell(row["saw"])])
     text = (
         "ROC AUC of the label from one cue of the file alone, without a look at the "
         "picture. A cue leaks where its interval lies above 0.6: a detector may have "

@@ -10,12 +10,7 @@ from sklearn_clipsid._cluster_bootstrap import (
     strata_of_clusters,
 )
 from sklearn_clipsid._first_few import first_few
-from sklearn_clipsid._groups import (
-    check_length,
-    positive_rows,
-    read_pairs,
-    read_sources,
-)
+from sklearn_clipsid._groups import check_length, positive_rows, read_groups
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 
 N_FOLDS = 5
@@ -27,9 +22,10 @@ MEANING = {
     "unseen generator": "The generator was held out. The photographs are a random "
     "fifth, of sources that stand in training too.",
     "unseen source": "The photo source was held out, the generators were not.",
-    "unseen generator and source": "Each generator with each photo source, both held "
-    "out.",
+    "both unseen": "Each generator with each photo source, both held out.",
 }
+# Settings whose tests have photographs of one source each.
+OF_ONE_SOURCE = ("unseen source", "both unseen")
 
 
 @dataclass
@@ -185,13 +181,7 @@ def read_image_rows(y, groups, pair_id, n_samples, pos_label):
     """
     positive = positive_rows(y, pos_label)
     check_length(positive, n_samples, "y")
-    names, group, second_column = read_sources(groups, n_samples)
-    if second_column is not None and pair_id is not None:
-        raise ValueError(
-            "Got pair ids twice but expected them once; pass either pair_id or a "
-            "second column of groups."
-        )
-    pair, _ = read_pairs(pair_id if second_column is None else second_column, n_samples)
+    names, group, pair, _ = read_groups(groups, pair_id, n_samples)
     images = ImageRows(positive, [str(name) for name in names], group, pair)
     _check_enough(images)
     return images
@@ -251,7 +241,7 @@ def lay_out_settings(images, random_state):
     held_out = {"unseen generator": {"hold_out_real_source": False}}
     if n_sources > 1:
         makers["unseen source"] = lambda: _hold_out_sources(images, random_state)
-        held_out["unseen generator and source"] = {
+        held_out["both unseen"] = {
             "hold_out_real_source": True,
             "every_real_fold": True,
         }
@@ -260,7 +250,7 @@ def lay_out_settings(images, random_state):
         cv = LeaveOneGeneratorOut(N_FOLDS, **options, random_state=seed, pos_label=True)
         makers[name] = lambda cv=cv: list(cv.split(None, y, groups, pair_id=pair))
     return {
-        name: Setting(name, makers[name](), images, by_source="source" in name)
+        name: Setting(name, makers[name](), images, by_source=name in OF_ONE_SOURCE)
         for name in MEANING
         if name in makers
     }

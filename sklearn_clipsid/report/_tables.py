@@ -50,7 +50,8 @@ def ranking_tables(settings, scores, options):
             means=[of for _, _, of in means],
         )
         prevalence = rows.prevalence
-        for number, (what, called, of) in enumerate(means):
+        first = result.value.shape[2] - len(means)
+        for number, (what, called, of) in enumerate(means, start=first):
             ranked = _ranking_columns(result, number, prevalence[of])
             if what == "all":
                 for i, model in enumerate(scores[name]):
