@@ -1,9 +1,11 @@
 """Sphinx configuration; the build needs no network."""
 
+import os
 import re
 import sys
 from pathlib import Path
 
+os.environ["TQDM_DISABLE"] = "1"  # bars would fill the gallery
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 from sklearn_clipsid import __version__

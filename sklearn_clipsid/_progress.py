@@ -12,6 +12,47 @@ except ImportError:  # experimental in scikit-learn 1.9, may move without notice
         return method
 
 
+SECONDS_OF_SILENCE = 5
+
+
+def slow_bar(results=None, description=None, total=None, *, unit="", unit_scale=False):
+    """Return a bar on standard error that appears when something takes long.
+
+    Parameters
+    ----------
+    results : iterable, default=None
+        What is counted while it passes through. None counts by ``bar.update``.
+
+    description : str, default=None
+        What the bar says.
+
+    total : int, default=None
+        How many there will be.
+
+    unit : str, default=""
+        Of what.
+
+    unit_scale : bool, default=False
+        Whether to write thousands as k.
+
+    Returns
+    -------
+    bar : tqdm.tqdm
+        An iterable and a context manager.
+    """
+    from tqdm import tqdm
+
+    return tqdm(
+        results,
+        description,
+        total,
+        unit=unit,
+        unit_scale=unit_scale,
+        leave=False,
+        delay=SECONDS_OF_SILENCE,
+    )
+
+
 class RowProgress:
     """Tell how many of the rows are done.
 

@@ -12,8 +12,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import Bunch
 
+from sklearn_clipsid import _progress
 from sklearn_clipsid.model_selection import (
-    _cross_dataset,
     cross_dataset_validate,
     mean_average_precision_matrix,
 )
@@ -305,7 +305,7 @@ def test_an_int_gives_the_same_result_with_any_number_of_jobs(datasets):
 def test_a_bar_appears_only_when_it_takes_long(datasets, capsys, monkeypatch):
     validate(datasets)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(_cross_dataset, "SECONDS_OF_SILENCE", 0)
+    monkeypatch.setattr(_progress, "SECONDS_OF_SILENCE", 0)
     validate(datasets)
     assert "training sets" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from sklearn_clipsid._cluster_bootstrap import draw_counts, strata_of_clusters
+from sklearn_clipsid._progress import slow_bar
 from sklearn_clipsid.datasets._file_cues import Cue
 
 LEVEL = 0.95
@@ -48,8 +49,6 @@ def cross_validate(
         By cue, and for all of them together. A cue that is the same in all files has
         none.
     """
-    from tqdm import tqdm
-
     columns = {name: list(cue.values()) for name, cue in cues.items()}
     columns[TOGETHER] = [column for own in columns.values() for column in own]
     told = {name: np.column_stack(own) for name, own in columns.items() if own}
@@ -57,7 +56,7 @@ def cross_validate(
     scores = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(_out_of_fold_scores)(X, positive, fold, seed) for X in told.values()
     )
-    bar = tqdm(scores, "fitting to cues", len(told), unit="cue", delay=5)
+    bar = slow_bar(scores, "fitting to cues", len(told), unit="cue")
     return dict(zip(told, list(bar)))
 
 
@@ -164,14 +163,12 @@ def _draw_aucs(
     random_state: np.random.RandomState,
 ) -> np.ndarray:
     """Return the AUCs of draws, of shape (n_scores, n_draws)."""
-    from tqdm import tqdm
-
     # Not `bootstrap_generators`, with folds for generators: it wants every fold to
     # hold both classes in every draw, which hardly ever happens where groups are few.
     stratum = strata_of_clusters(cluster, positive.astype(np.intp))
     block = max(1, BLOCK // len(stratum))
     draws = []
-    with tqdm(total=n_boot, desc="bootstrap", unit="draw", delay=5) as bar:
+    with slow_bar(None, "bootstrap", n_boot, unit="draw") as bar:
         for start in range(0, n_boot, block):
             n_draws = min(block, n_boot - start)
             for counts in draw_counts(stratum, n_draws, random_state):

@@ -8,6 +8,7 @@ from typing import Any
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_clipsid._first_few import first_few
+from sklearn_clipsid._progress import slow_bar
 
 
 def for_each_file(
@@ -47,13 +48,11 @@ def for_each_file(
     ValueError
         Naming the files that cannot be read, after all others are done.
     """
-    from tqdm import tqdm
-
     done = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
         delayed(_attempt)(function, index, path, arguments)
         for index, path in enumerate(paths)
     )
-    bar = tqdm(done, description, len(paths), unit="image", delay=5)
+    bar = slow_bar(done, description, len(paths), unit="image")
     results, reasons = zip(*bar)
     bad = [
         f"{path!r} at index {index} ({reason})"

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from sklearn_clipsid._optional import import_optional
+from sklearn_clipsid._progress import slow_bar
 from sklearn_clipsid.datasets._hub_fetch import HubFetch
 from sklearn_clipsid.datasets._hub_files import (
     HubFile,
@@ -111,13 +112,9 @@ def _write_out(
     files: list[HubFile], commit: str, fetch: HubFetch
 ) -> dict[HubFile, list[_Row]]:
     """Download files, write out their images, and return their rows."""
-    from tqdm import tqdm
-
     tables: dict[HubFile, list[_Row]] = {}
     n_bytes = sum(file.size for file in files)
-    bar = tqdm(
-        desc=fetch.dataset.name, total=n_bytes, unit="B", unit_scale=True, delay=5
-    )
+    bar = slow_bar(None, fetch.dataset.name, n_bytes, unit="B", unit_scale=True)
     with lock(fetch), bar:
         for file in files:
             start = sum(done.size for done in tables)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sklearn_clipsid._progress import slow_bar
+
 # Products in one block: 64 MiB.
 BLOCK = 2**24
 # Of 711 images, copies of half the size and of JPEG quality 20 differ by at most 0.06;
@@ -39,8 +41,6 @@ def nearest_photographs(
         Half of one minus the cosine of the signs, which is the share of the signs that
         differ where all of them count.
     """
-    from tqdm import tqdm
-
     has_look = np.array([bool(look) for look in looks])
     photographs = np.flatnonzero(has_look & ~positive)
     synthetic = np.flatnonzero(has_look & positive)
@@ -50,7 +50,7 @@ def nearest_photographs(
     photo_signs = _unit_signs(looks, photographs, n_bits)
     height = max(1, BLOCK // max(1, len(photographs)))
     firsts = range(0, len(synthetic), height)
-    for first in tqdm(firsts, "comparing pictures", unit="block", delay=5):
+    for first in slow_bar(firsts, "comparing pictures", unit="block"):
         rows = slice(first, first + height)
         products = _unit_signs(looks, synthetic[rows], n_bits) @ photo_signs.T
         if products.size:

@@ -37,12 +37,12 @@ def fetch_synthclic(
     The photographs are those of CLIC2020. Imagen 3, Stable Diffusion 3 medium, FLUX.1
     dev and FLUX.1 schnell made one image of each motif [1]_. No motif is in two parts.
 
-    ================   ============================================
+    =================   ============================================
     Classes                                                       2
     Samples per class                 2163 (real), 8652 (synthetic)
     Samples total                                             10815
     Samples per part     8165 (train), 510 (validation), 2140 (test)
-    ================   ============================================
+    =================   ============================================
 
     {parameters_and_returns}
 

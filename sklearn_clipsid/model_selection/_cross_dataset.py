@@ -11,6 +11,7 @@ from sklearn.utils._response import _get_response_values
 
 from sklearn_clipsid._cluster_bootstrap import bootstrap_generators
 from sklearn_clipsid._groups import list_rows
+from sklearn_clipsid._progress import slow_bar
 from sklearn_clipsid.model_selection._cross_generator import check_share
 from sklearn_clipsid.model_selection._dataset_parts import (
     deal,
@@ -20,7 +21,6 @@ from sklearn_clipsid.model_selection._dataset_parts import (
 )
 
 COMBINED = "combined"
-SECONDS_OF_SILENCE = 5
 
 
 def cross_dataset_validate(
@@ -183,17 +183,17 @@ def cross_dataset_validate(
         in_dataset(one.name, one.check_train)
     scores, sizes = _fit_and_score(estimator, sets, combined, n_jobs, pos_label)
     seeds = rng.randint(np.iinfo(np.int32).max, size=len(tests))
-    results = _with_progress(
+    results = slow_bar(
         Parallel(n_jobs=n_jobs, return_as="generator")(
             delayed(bootstrap_generators)(
                 rows, scored, n_boot=n_boot, level=level, random_state=seed
             )
             for rows, scored, seed in zip(tests, scores, seeds)
         ),
-        len(tests),
         "drawing test sets again",
+        len(tests),
     )
-    return _tabulate(sets, tests, results, sizes)
+    return _tabulate(sets, tests, list(results), sizes)
 
 
 def mean_average_precision_matrix(table):
@@ -299,13 +299,13 @@ def _fit_and_score(estimator, sets, combined, n_jobs, pos_label):
     trainings = {one.name: [(one, one.train)] for one in sets}
     if combined and len(sets) > 1:
         trainings[COMBINED] = list(zip(sets, without_equal_rows(sets)))
-    by_model = _with_progress(
+    by_model = slow_bar(
         Parallel(n_jobs=n_jobs, return_as="generator")(
             delayed(_fit_and_score_one)(estimator, name, parts, sets, pos_label)
             for name, parts in trainings.items()
         ),
-        len(trainings),
         "training sets",
+        len(trainings),
     )
     sizes = {
         name: sum(len(rows) for _, rows in parts) for name, parts in trainings.items()
@@ -338,13 +338,6 @@ def _fit_and_score_one(estimator, name, parts, sets, pos_label):
             )
         scores.append(score)
     return scores
-
-
-def _with_progress(results, total, title):
-    """Return the list of results, with a bar once they take long."""
-    from tqdm import tqdm
-
-    return list(tqdm(results, title, total, leave=False, delay=SECONDS_OF_SILENCE))
 
 
 def _tabulate(sets, tests, results, sizes):

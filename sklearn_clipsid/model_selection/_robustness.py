@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_clipsid._groups import check_length, positive_rows
 from sklearn_clipsid._image_sequence import as_images
+from sklearn_clipsid._progress import slow_bar
 from sklearn_clipsid._read_image import read_image
 
 # What is held in memory at once, decoded: 192 MB, four times that when it is enlarged.
@@ -223,7 +224,7 @@ def robustness_table(
     scores = np.empty((1 + len(steps), len(images)))
     verdicts = np.empty(scores.shape, dtype=bool)
     score = partial(_score, estimator, threshold=threshold, pos_label=pos_label)
-    with _progress_bar(scores.size) as bar:
+    with slow_bar(None, "robustness", scores.size, unit="image") as bar:
         for rows, batch in _batches(images, apply_exif):
             scores[0, rows], verdicts[0, rows] = score(batch)
             bar.update(len(batch))
@@ -275,13 +276,6 @@ def _score(estimator, batch, *, threshold, pos_label):
             f"({error}), but a fitted classifier of images was expected; put a "
             "CLIPEmbedder in front: make_pipeline(CLIPEmbedder(...), detector)."
         ) from error
-
-
-def _progress_bar(n_scores):
-    from tqdm import tqdm
-
-    # On a terminal alone, and where it takes longer than a few seconds.
-    return tqdm(total=n_scores, desc="robustness", unit="image", delay=5, disable=None)
 
 
 def _batches(images, apply_exif):

@@ -17,10 +17,10 @@ from sklearn_clipsid._abstaining import AbstainingClassifier
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._groups import list_rows
 from sklearn_clipsid._precomputed_embedder import PrecomputedEmbedder
+from sklearn_clipsid._progress import slow_bar
 from sklearn_clipsid.report._settings import deal_folds
 
 INNER_FOLDS = 3
-SECONDS_OF_SILENCE = 5
 
 
 @dataclass
@@ -167,20 +167,10 @@ def inner_splits(images, train, random_state):
 
 def _run(tasks, n_jobs):
     """Return the results in order, with a bar once they take long."""
-    from tqdm import tqdm
-
     results = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(fit_and_score)(*task) for task in tasks
     )
-    return list(
-        tqdm(
-            results,
-            "fitting detectors",
-            len(tasks),
-            leave=False,
-            delay=SECONDS_OF_SILENCE,
-        )
-    )
+    return list(slow_bar(results, "fitting detectors", len(tasks), unit="fit"))
 
 
 def fit_and_score(estimator, X, y, train, test, inner, options):
