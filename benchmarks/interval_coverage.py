@@ -1,10 +1,11 @@
 """Count how often 95 % intervals of AP and AUC hold the truth, on simulated scores.
 
-python benchmarks/interval_coverage.py --repetitions 2000
+python benchmarks/interval_coverage.py
 
-Scores are binormal with a part that all rows of a cluster share, so that the truth is
-known: AUC by its formula, AP by integration. Two designs: each cluster holds one
-photograph and some synthetic images made from it, or each cluster holds one class.
+Scores are normal with a part that all rows of a cluster share, or bent to heavier tails
+(--law laplace), so that the truth is known by integration. A cluster is a photograph
+with synthetic images made from it ("paired"), or rows of one class. Where there are
+four generators, they share the photographs, and the interval is that of their mean.
 """
 
 import argparse
@@ -14,168 +15,175 @@ import numpy as np
 from joblib import Parallel, delayed
 from machine import describe_machine
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import laplace, norm
 
 from sklearn_clipsid._cluster_bootstrap import (
+    Rankings,
     arrange_generators,
+    bootstrap_generators,
     draw_counts,
-    logit_interval,
-    weighted_ap_and_auc,
 )
 
-METHODS = ("percentile", "basic", "logit draws", "ours", "BCa")
-LARGE = 500  # clusters, above which there is no BCa: it scores once for each cluster
+METHODS = ("ours", "percentile", "BCa")
 SHARED = 0.5  # of the variance, by the rows of a cluster
+APART = 0.7, 0.9, 1.1, 1.3  # distances of four generators, relative to that of one
 LEVEL = 0.95
+LAWS = {"normal": norm, "laplace": laplace(scale=np.sqrt(0.5))}  # of variance 1
 TINY = 1e-9
 
 
-def main():
-    """Print the coverage of each case."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=2000)
-    parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--clusters", type=int, nargs="+", default=[50, 200, 1000])
-    parser.add_argument("--auc", type=float, nargs="+", default=[0.75, 0.92, 0.99])
-    parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=DESIGNS)
-    parser.add_argument("--jobs", type=int, default=1)
-    options = parser.parse_args()
-    print(describe_machine())
-    print(f"{options.repetitions} repetitions, {options.draws} draws each")
-    cases = product(options.designs, options.clusters, options.auc)
-    failures = []
-    for design, n_clusters, auc in cases:
-        failures += report(design, n_clusters, auc, options)
-    print()
-    print(f"Outside 93-97 %: {len(failures)} cells" + ":" * bool(failures))
-    print("\n".join(failures))
+def paired(n_clusters, generators):
+    """Each cluster: a photograph, and an image of each of these generators."""
+    group = np.tile([*generators, max(generators) + 1], n_clusters)
+    return group, np.repeat(np.arange(n_clusters), len(generators) + 1)
 
 
-def report(design, n_clusters, auc, options):
-    """Print the coverage of one case, and return the cells of ours that are off."""
-    results = Parallel(n_jobs=options.jobs)(
-        delayed(repetition)(design, n_clusters, auc, options.draws, seed)
-        for seed in range(options.repetitions)
-    )
-    low, high = np.transpose(results, (1, 2, 3, 0))  # (metric, method, repetition)
-    failures = []
-    print(f"\n{design}, {n_clusters} clusters, AUC {auc}")
-    for m, name in enumerate(("AP", "AUC")):
-        truth = true_scores(auc, prevalence(design))[m]
-        line = f"  {name:3} ({truth:.3f})"
-        for j, method in enumerate(METHODS[: low.shape[1]]):
-            misses = (truth < low[m, j]).mean(), (truth > high[m, j]).mean()
-            covered = 1 - sum(misses)
-            width = (high[m, j] - low[m, j]).mean()
-            line += f" | {method} {100 * covered:.1f} ({width:.3f})"
-            if method == "ours" and not 0.93 <= covered <= 0.97:
-                failures.append(
-                    f"{'under' if covered < 0.93 else 'over'}: {design}, {n_clusters} "
-                    f"clusters, AUC {auc}, {name}: {100 * covered:.1f} % (truth below "
-                    f"{100 * misses[0]:.1f} %, above {100 * misses[1]:.1f} %)"
-                )
-        print(line, flush=True)
-    return failures
-
-
-def repetition(design, n_clusters, auc, n_draws, seed):
-    """Return the limits of the intervals, (2 limits, 2 metrics, n_methods)."""
-    rng = np.random.RandomState(seed)
-    positive, cluster, score = simulate(design, n_clusters, auc, rng)
-    rows = arrange_generators(
-        positive, ["fake", "real"], 1 - positive.astype(int), cluster, "shared"
-    )
-    counts = draw_counts(rows.stratum, n_draws, rng)
-    weights = np.vstack([np.ones_like(counts[:1]), counts])
-    scores = weighted_ap_and_auc(positive, score, weights.T[rows.cluster])
-    value, draws = scores[:, 0], scores[:, 1:]
-    rarer = min(len(np.unique(cluster[positive])), len(np.unique(cluster[~positive])))
-    limits = [
-        percentile(draws),
-        basic(value, draws),
-        logit(value, draws),
-        logit_interval(value, draws, rarer, LEVEL),
-    ]
-    if n_clusters <= LARGE:
-        left_out = 1.0 - (np.arange(n_clusters) == rows.cluster[:, None])
-        limits.append(bca(value, draws, weighted_ap_and_auc(positive, score, left_out)))
-    return np.array(limits).transpose(1, 2, 0)
-
-
-def paired(n_clusters, n_synthetic):
-    """Each cluster: a photograph and the images made from it."""
-    positive = np.tile([False] + [True] * n_synthetic, n_clusters)
-    return positive, np.repeat(np.arange(n_clusters), n_synthetic + 1)
-
-
-def unpaired(n_clusters, n_rows):
-    """Each cluster: rows of one class."""
-    cluster = np.repeat(np.arange(n_clusters), n_rows)
-    return cluster % 2 == 0, cluster
+def unpaired(n_clusters, shares=(1, 1), n_rows=1):
+    """Each cluster: rows of a generator or, by the last share, photographs."""
+    ends = np.cumsum(shares[:-1]) / sum(shares) * n_clusters
+    group = np.searchsorted(ends, np.arange(n_clusters), side="right")
+    return np.repeat(group, n_rows), np.repeat(np.arange(n_clusters), n_rows)
 
 
 DESIGNS = {
-    "paired, 1 of each": lambda n: paired(n, 1),
-    "paired, 4 synthetic": lambda n: paired(n, 4),
-    "unpaired": lambda n: unpaired(n, 1),
-    "unpaired, 3 rows a cluster": lambda n: unpaired(n, 3),
+    "paired, 1 of each": lambda n: paired(n, [0]),
+    "paired, 4 synthetic": lambda n: paired(n, [0, 0, 0, 0]),
+    "unpaired": lambda n: unpaired(n),
+    "unpaired, 3 rows a cluster": lambda n: unpaired(n, n_rows=3),
+    "4 generators, paired": lambda n: paired(n, [0, 1, 2, 3]),
+    "4 generators, unpaired": lambda n: unpaired(n, (1, 1, 1, 1, 4)),
+    "4 generators, unequal": lambda n: unpaired(n, (1, 1, 2, 4, 8)),
+    "unpaired, 1 synthetic in 10": lambda n: unpaired(n, (1, 9)),
+    "unpaired, 1 photograph in 10": lambda n: unpaired(n, (9, 1)),
 }
 
 
-def simulate(design, n_clusters, auc, rng):
-    """Draw a test set."""
-    positive, cluster = DESIGNS[design](n_clusters)
-    score = np.sqrt(SHARED) * rng.standard_normal(n_clusters)[cluster]
-    score += np.sqrt(1 - SHARED) * rng.standard_normal(len(cluster))
-    return positive, cluster, score + distance(auc) * positive
+def main():
+    """Print the coverage of each case, and where it is off."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--clusters", type=int, nargs="+", default=[50, 200, 1000])
+    parser.add_argument("--auc", type=float, nargs="+", default=[0.75, 0.92, 0.99])
+    parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=DESIGNS)
+    parser.add_argument(
+        "--others", type=int, default=500, help="most clusters for other methods"
+    )
+    parser.add_argument("--law", default="normal", choices=LAWS)
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    print(describe_machine())
+    print(f"{options.repetitions} repetitions, {options.draws} draws, {options.law}")
+    failures = []
+    for n_clusters, design in product(options.clusters, options.designs):
+        failures += report(design, n_clusters, options)
+    print(f"\nOutside 93-97 %: {len(failures)} cells")
+    print("\n".join(failures))
 
 
-def prevalence(design):
-    """Return the share of synthetic images."""
-    return DESIGNS[design](2)[0].mean()
+def report(design, n_clusters, options):
+    """Print the coverage of the cases of a design, and return cells of ours off."""
+    results = Parallel(n_jobs=options.jobs)(
+        delayed(repetition)(design, n_clusters, options, seed)
+        for seed in range(options.repetitions)
+    )
+    limits = np.transpose(results, (1, 3, 2, 4, 0))  # (AUC, metric, method, limit, _)
+    failures = []
+    for auc, of_auc in zip(options.auc, limits):
+        case = f"{design}, {n_clusters} clusters, AUC {auc}"
+        print("\n" + case)
+        truths = true_scores(design, n_clusters, auc, LAWS[options.law])
+        for name, truth, of_metric in zip(("AP", "AUC"), truths, of_auc):
+            covered = [coverage(truth, *limits) for limits in of_metric]
+            line = " | ".join(
+                map(
+                    "{} {:.1f} ({:.1f} + {:.1f}, {:.3f})".format,
+                    METHODS,
+                    *zip(*covered),
+                )
+            )
+            print(f"  {name:3} ({truth:.3f}) | {line}", flush=True)
+            held, below, above, _ = covered[0]
+            if not 93 <= held <= 97:
+                failures.append(
+                    f"{'under' if held < 93 else 'over'}: {case}, {name}: {held:.1f} % "
+                    f"(truth below {below:.1f} %, above {above:.1f} %)"
+                )
+    return failures
 
 
-def distance(auc):
-    """Return how far the classes are apart, in standard deviations."""
-    return np.sqrt(2) * norm.ppf(auc)
+def coverage(truth, low, high):
+    """Return how often intervals hold it, lie above and below, and their mean width."""
+    below, above = 100 * (truth < low).mean(), 100 * (truth > high).mean()
+    return 100 - below - above, below, above, (high - low).mean()
 
 
-def true_scores(auc, prevalence):
-    """Return AP and AUC of endlessly many images."""
+def repetition(design, n_clusters, options, seed):
+    """Return the limits of the intervals, (n_auc, n_methods, 2 metrics, 2 limits)."""
+    group, cluster = DESIGNS[design](n_clusters)
+    n_generators = group.max()
+    rng = np.random.RandomState(seed)
+    noise = np.sqrt(SHARED) * rng.standard_normal(n_clusters)[cluster]
+    noise += np.sqrt(1 - SHARED) * rng.standard_normal(len(cluster))
+    if options.law != "normal":
+        noise = LAWS[options.law].ppf(norm.cdf(noise))
+    scores = [
+        noise + np.append(distances(n_generators, a), 0)[group] for a in options.auc
+    ]
+    names = [str(j) for j in range(n_generators + 1)]
+    rows = arrange_generators(group < n_generators, names, group, cluster, "shared")
+    result = bootstrap_generators(
+        rows, np.array(scores), n_boot=options.draws, level=LEVEL, random_state=rng
+    )
+    ours = np.stack([result.low, result.high], axis=-1)[
+        :, :, -1
+    ]  # (metric, AUC, limit)
+    if n_clusters > options.others:
+        return ours.swapaxes(0, 1)[:, np.newaxis]
+    counts = draw_counts(rows.stratum, options.draws, rng)
+    weights = [w.T.astype(float) for w in (counts, 1 - np.eye(n_clusters))]
+    limits = []
+    for i, score in enumerate(scores):
+        rankings = Rankings(score, rows)
+        draws, jackknife = (rankings.score(w).mean(axis=1) for w in weights)
+        percentile = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1).T
+        accelerated = bca(result.value[:, i, -1], draws, jackknife)
+        limits.append([ours[:, i], percentile, accelerated])
+    return limits
 
-    def hit(score):
-        hits = prevalence * norm.sf(score - distance(auc))
-        return (
-            norm.pdf(score - distance(auc))
-            * hits
-            / (hits + (1 - prevalence) * norm.sf(score))
-        )
 
-    return quad(hit, -8, distance(auc) + 8, limit=200)[0], auc
+def distances(n_generators, auc):
+    """Return how far generators are from photographs, for this AUC of normal scores."""
+    return np.sqrt(2) * norm.ppf(auc) * np.array(APART if n_generators > 1 else [1.0])
 
 
-def percentile(draws):
-    """Take the quantiles of the draws."""
-    return np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+def true_scores(design, n_clusters, auc, law):
+    """Return mean AP and AUC of endlessly many images in the same shares."""
+    n_rows = np.bincount(DESIGNS[design](n_clusters)[0])
+    results = []
+    for distance, n_own in zip(distances(len(n_rows) - 1, auc), n_rows):
+
+        def precision(score, distance=distance, n_own=n_own):
+            hits = n_own * law.sf(score - distance)
+            return hits / (hits + n_rows[-1] * law.sf(score))
+
+        results.append([mean_over(law, distance, f) for f in (precision, law.cdf)])
+    return np.mean(results, axis=0)
 
 
-def basic(value, draws):
-    """Mirror the quantiles at the score."""
-    low, high = percentile(draws)
-    return 2 * value - high, 2 * value - low
-
-
-def logit(value, draws):
-    """Be normal on the logit scale, with the spread of the draws' own logits."""
-    value, draws = (np.clip(x, TINY, 1 - TINY) for x in (value, draws))
-    centre = np.log(value / (1 - value))
-    spread = np.log(draws / (1 - draws)).std(axis=1)
-    z = norm.ppf((1 + LEVEL) / 2)
-    return 1 / (1 + np.exp(-centre + z * spread * np.array([[1], [-1]])))
+def mean_over(law, distance, function):
+    """Integrate a function over the scores of a generator."""
+    return quad(
+        lambda score: law.pdf(score - distance) * function(score),
+        distance - 12,
+        distance + 12,
+        points=[0, distance],
+        limit=500,
+    )[0]
 
 
 def bca(value, draws, jackknife):
-    """Bias-corrected and accelerated percentiles (Efron 1987)."""
+    """Take bias-corrected and accelerated percentiles (Efron 1987)."""
     below = (draws < value[:, None]).mean(axis=1)
     bias = norm.ppf(np.clip(below, TINY, 1 - TINY))
     deviation = jackknife.mean(axis=1, keepdims=True) - jackknife
@@ -183,7 +191,7 @@ def bca(value, draws, jackknife):
     acceleration = cubes / np.maximum(6 * squares**1.5, 1e-300)
     z = bias + norm.ppf([[(1 - LEVEL) / 2], [(1 + LEVEL) / 2]])  # (limit, metric)
     share = norm.cdf(bias + z / (1 - acceleration * z))
-    return np.array([[np.quantile(d, q) for d, q in zip(draws, qs)] for qs in share])
+    return [np.quantile(d, q) for d, q in zip(draws, share.T)]
 
 
 if __name__ == "__main__":

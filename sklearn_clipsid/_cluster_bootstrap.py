@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_clipsid._first_few import first_few
 
-BLOCK = 2**16  # weights held at a time: 1 MB with those of draws of draws, for the cache
+BLOCK = 2**16  # weights held at a time, few enough for the processor's cache
 LEAST_DRAWS = 16  # held at a time
 MAX_ROUNDS = 200
 LEAST_FREEDOM = 0.1  # Student's t is 1e13 then
@@ -79,7 +79,7 @@ def choose_negatives(positive, group):
 
 
 def arrange_generators(positive, names, group, pair, negatives):
-    """Find the rows of each generator, and the clusters.
+    """Return `GeneratorRows` of all groups that hold a synthetic image.
 
     Parameters
     ----------
@@ -97,11 +97,6 @@ def arrange_generators(positive, names, group, pair, negatives):
 
     negatives : {'matched', 'shared'}
         Whether photographs count for their own group only.
-
-    Returns
-    -------
-    rows : GeneratorRows
-        For all groups that hold a synthetic image.
     """
     matched = negatives == "matched"
     present = np.unique(group[positive])
@@ -146,7 +141,7 @@ def strata_of_clusters(cluster, kind):
 
 
 def bootstrap_generators(rows, scores, *, n_boot, level, random_state, means=None):
-    """Score models on each generator, with intervals from one set of draws.
+    """Return `GeneratorScores` of models, with intervals from one set of draws.
 
     Parameters
     ----------
@@ -160,14 +155,11 @@ def bootstrap_generators(rows, scores, *, n_boot, level, random_state, means=Non
         As of `cross_dataset_validate`.
 
     means : list of ndarray of int, default=None
-        The generators of each mean. None makes one mean, over all.
-
-    Returns
-    -------
-    result : GeneratorScores
-        Values and intervals.
+        Places of the generators of each mean that is wanted; where a draw lacks some of
+        them, the others make the mean. None scores each generator, and all of them.
     """
-    means = [np.arange(len(rows.names))] if means is None else means
+    single = [np.array([j]) for j in range(len(rows.names))]
+    means = [*single, np.arange(len(rows.names))] if means is None else means
     rankings = [Rankings(score, rows) for score in scores]
     classes = _Classes(rows)
     value = _score(rankings, np.ones((len(rows.stratum), 1)), means)[..., 0]
@@ -176,16 +168,15 @@ def bootstrap_generators(rows, scores, *, n_boot, level, random_state, means=Non
     parts, lacks, n_redrawn = [], [], 0
     for start in range(0, n_boot, block):
         n_draws = min(block, n_boot - start)
-        counts, again, n_more = _draw(rows.stratum, classes, n_draws, rng)
+        counts, again, n_more = _draw(rows.stratum, classes, means, n_draws, rng)
         n_redrawn += n_more
-        lacks.append(classes.lack(again).any(axis=0))
+        lacks.append(classes.lack(again, means).any(axis=0))
         again[lacks[-1]] = counts[lacks[-1]]
         weight = np.ascontiguousarray(np.vstack([counts, again]).T, dtype=np.float64)
         part = _score(rankings, weight, means)
         parts.append((part[..., :n_draws], part[..., n_draws:]))
     draws, again = np.concatenate(parts, axis=-1)
-    single = np.arange(len(rows.names))[:, np.newaxis]
-    n_clusters, freedom = np.transpose([classes.count(of) for of in (*single, *means)])
+    n_clusters, freedom = np.transpose([classes.count(of) for of in means])
     inflation = _inflation(draws, again, ~np.concatenate(lacks))
     low, high = logit_interval(value, draws, n_clusters, level, freedom, inflation)
     return GeneratorScores(value, low, high, n_redrawn)
@@ -264,11 +255,10 @@ def _semideviations(value, draws):
     bound = 2 * error[..., np.newaxis]
     deviation = np.clip(logit(draws) - logit(value)[..., np.newaxis], -bound, bound)
     sides = []
-    for side in (deviation > 0, deviation < 0):
-        squares = (deviation**2).sum(axis=-1, where=side)
-        sides.append(
-            np.maximum(np.sqrt(squares / np.maximum(side.sum(axis=-1), 1)), error)
-        )
+    for side in (deviation, -deviation):
+        squares = (np.maximum(side, 0) ** 2).sum(axis=-1)
+        n = np.maximum((side > 0).sum(axis=-1), 1)
+        sides.append(np.maximum(np.sqrt(squares / n), error))
     return sides
 
 
@@ -283,16 +273,18 @@ class Rankings:
             if key not in self.sets:
                 ranked = photographs[np.argsort(-score[photographs], kind="stable")]
                 self.sets[key] = rows.cluster[ranked], -score[ranked], []
+            _, others, generators = self.sets[key]
             own = own[np.argsort(-score[own], kind="stable")]
             ends = np.searchsorted(-score[own], -score[own], side="right")  # of ties
-            above, level = (
-                np.searchsorted(self.sets[key][1], -score[own], side=side)
-                for side in ("left", "right")
-            )  # photographs before an image, and with those level
-            self.sets[key][2].append((j, rows.cluster[own], ends, above, level))
+            above = np.searchsorted(others, -score[own])  # photographs before it
+            level = np.searchsorted(others, -score[own], side="right")  # or tied
+            generators.append((j, rows.cluster[own], ends, above, level))
 
     def score(self, weight):
-        """Return AP and AUC, (2, n_generators, n_draws), by weights of the clusters."""
+        """Return AP and AUC, (2, n_generators, n_draws), by weights of the clusters.
+
+        Both are NaN where either class has no weight.
+        """
         result = np.empty((2, self.n_generators, weight.shape[1]))
         for photographs, _, generators in self.sets.values():
             errors = _cumulative(weight[photographs])  # (n_photographs + 1, n_draws)
@@ -303,10 +295,13 @@ class Rankings:
                 hits, wrong = hits[ends], errors[level]
                 # Nothing seen means that nothing weighs anything yet.
                 precision = hits / np.maximum(hits + wrong, 1)
-                result[0, j] = np.einsum("ij,ij->j", own, precision) / n_own
+                precision = np.einsum("ij,ij->j", own, precision)
                 wrong += errors[above]
                 wrong = np.einsum("ij,ij->j", own, wrong)
-                result[1, j] = 1 - wrong / (2 * n_own * errors[-1])
+                n_pairs = n_own * errors[-1]
+                n_pairs[n_pairs == 0] = np.nan
+                result[0, j] = precision * errors[-1] / n_pairs
+                result[1, j] = 1 - wrong / (2 * n_pairs)
         return result
 
 
@@ -319,10 +314,16 @@ def _cumulative(weight):
 
 
 def _score(rankings, weight, means):
-    """Return [metric, model, generator, draw], means over generators coming last."""
+    """Return [metric, model, mean, draw], over the generators that a draw holds."""
     scores = np.stack([ranking.score(weight) for ranking in rankings], axis=1)
-    of_means = [scores[:, :, of].mean(axis=2, keepdims=True) for of in means]
-    return np.concatenate([scores, *of_means], axis=2)
+    # Generators come first, so that sums over some of them are of whole blocks.
+    scores = np.ascontiguousarray(np.moveaxis(scores, 2, 0))
+    is_held = ~np.isnan(scores)
+    result = np.empty((*scores.shape[1:3], len(means), weight.shape[1]))
+    for number, of in enumerate(means):
+        total = scores[of].sum(axis=0, where=is_held[of])
+        result[:, :, number] = total / is_held[of].sum(axis=0)
+    return result
 
 
 class _Classes:
@@ -345,9 +346,11 @@ class _Classes:
         self.holds = csr_array((np.ones_like(columns), columns, ends), shape)
         self.holds.sum_duplicates()
 
-    def lack(self, counts):
-        """Tell which draws hold none of it, (n_needed, n_draws)."""
-        return self.holds @ counts.T == 0
+    def lack(self, counts, means):
+        """Tell which draws hold no generator of a mean, (n_means, n_draws)."""
+        is_held = self.holds @ counts.T > 0  # (n_needed, n_draws)
+        is_held = is_held[self.index].all(axis=0)  # (n_generators, n_draws)
+        return ~np.stack([is_held[of].any(axis=0) for of in means])
 
     def count(self, of):
         """Count what the mean over some generators rests on.
@@ -366,18 +369,19 @@ class _Classes:
         return min(n_clusters), variance.sum() ** 2 / (variance**2).sum() - 1
 
 
-def _draw(stratum, classes, n_draws, rng):
+def _draw(stratum, classes, means, n_draws, rng):
     """Return draws, one draw from each of these, and how many lacked a class."""
     counts = _draw_twice(stratum, n_draws, rng)
     n_redrawn = 0
     for _ in range(MAX_ROUNDS):
-        lacks = classes.lack(counts[0])
+        lacks = classes.lack(counts[0], means)
         bad = np.flatnonzero(lacks.any(axis=0))
         if not len(bad):
             return *counts, n_redrawn
         n_redrawn += len(bad)
         counts[:, bad] = _draw_twice(stratum, len(bad), rng)
-    often = [classes.what[j] for j in np.argsort(-lacks.sum(axis=1), kind="stable")]
+    lacks = (classes.holds @ counts[0].T == 0).sum(axis=1)
+    often = [classes.what[j] for j in np.argsort(-lacks, kind="stable")]
     raise ValueError(
         f"Got draws of clusters without {first_few(often, 2)} {MAX_ROUNDS} times over "
         "but expected every class in most draws; test on more images of these, which "

@@ -5,12 +5,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sklearn_clipsid import _cluster_bootstrap
 from sklearn_clipsid._cluster_bootstrap import (
+    Rankings,
+    _Classes,
+    _draw_twice,
+    _inflation,
     arrange_generators,
     bootstrap_generators,
     choose_negatives,
     draw_counts,
     logit_interval,
-    weighted_ap_and_auc,
 )
 
 FAKE, REAL = 0, 1
@@ -33,18 +36,23 @@ def scored(rows, score, **kwargs):
 
 @pytest.mark.parametrize("n_distinct", [1, 3, 1_000_000])
 def test_scores_under_weights_are_those_of_scikit_learn(rng, n_distinct):
+    group = np.repeat([0, 1, 2], [15, 5, 20])
+    positive = group < 2
+    rows = arrange_generators(
+        positive, ["a", "b", "real"], group, np.full(40, NO_PAIR), "shared"
+    )
     for _ in range(30):
-        y = rng.random(40) < 0.4
-        y[:2] = True, False
         score = rng.integers(0, n_distinct, 40).astype(float)
-        weight = rng.poisson(1, size=(40, 5))
-        weight[:2] += 1
-        expected = [
-            [metric(y, score, sample_weight=w) for w in weight.T]
-            for metric in (average_precision_score, roc_auc_score)
-        ]
-        result = weighted_ap_and_auc(y, score, weight)
-        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
+        weight = rng.poisson(1.0, size=(40, 5)).astype(float)
+        weight[[0, 15, 20]] += 1
+        result = Rankings(score, rows).score(weight[np.argsort(rows.cluster)])
+        for j in range(2):
+            of = (group == j) | ~positive
+            expected = [
+                [metric(positive[of], score[of], sample_weight=w[of]) for w in weight.T]
+                for metric in (average_precision_score, roc_auc_score)
+            ]
+            np.testing.assert_allclose(result[:, j], expected, rtol=0, atol=1e-12)
 
 
 def test_the_mean_comes_last_and_counts_each_generator_alike(rng):
@@ -65,6 +73,39 @@ def test_the_mean_comes_last_and_counts_each_generator_alike(rng):
             result.value[:, model, 2], result.value[:, model, :2].mean(axis=1)
         )
     assert (result.low < result.value).all() and (result.value < result.high).all()
+
+
+def test_means_are_over_the_generators_that_are_asked_for(rng):
+    group = np.repeat([0, 1, 2, 3], [30, 5, 20, 40])
+    score = rng.normal(size=95) + (group < 3)
+    names, pair = ["a", "b", "c", "real"], np.full(95, NO_PAIR)
+    rows = arrange_generators(group < 3, names, group, pair, "shared")
+    means = [np.array([1]), np.array([0, 2]), np.array([0, 1, 2])]
+    result = scored(rows, score, means=means)
+    over_all = scored(rows, score)
+    for part in ("value", "low", "high"):
+        some, every = getattr(result, part), getattr(over_all, part)
+        np.testing.assert_array_equal(some[..., [0, 2]], every[..., [1, 3]])
+    np.testing.assert_allclose(
+        result.value[..., 1], over_all.value[..., [0, 2]].mean(axis=-1)
+    )
+
+
+def test_a_mean_does_without_generators_that_a_draw_lacks(rng):
+    # Of 30 pairs one holds the only image of "b", which a third of all draws lack.
+    positive = np.tile([True, False], 30)
+    group = np.where(positive, 0, 2)
+    group[0] = 1
+    rows = arrange_generators(
+        positive, ["a", "b", "real"], group, np.repeat(np.arange(30), 2), "shared"
+    )
+    score = rng.normal(size=60) + positive
+    both, alone = np.array([0, 1]), np.array([0])
+    result = scored(rows, score, means=[both, alone])
+    assert result.n_redrawn == 0 and np.isfinite([result.low, result.high]).all()
+    assert scored(rows, score, means=[both, np.array([1])]).n_redrawn > 100
+    without = scored(rows, score, means=[alone])
+    np.testing.assert_array_equal(without.low[..., 0], result.low[..., 1])
 
 
 def test_matched_photographs_are_those_of_the_group():
@@ -120,13 +161,31 @@ def test_generators_that_most_draws_lack_are_an_error():
         scored(rows, np.arange(60.0))
 
 
-def test_small_blocks_draw_the_same(rng, monkeypatch):
+def test_small_blocks_draw_as_large_ones_do(rng, monkeypatch):
     positive = np.tile([True, False], 50)
     score = rng.normal(size=100) + positive
     rows = one_generator(positive, np.repeat(np.arange(50), 2))
-    expected = scored(rows, score)
-    monkeypatch.setattr(_cluster_bootstrap, "BLOCK", 700)
-    np.testing.assert_allclose(scored(rows, score).low, expected.low)
+    expected = scored(rows, score, n_boot=3000)
+    monkeypatch.setattr(_cluster_bootstrap, "BLOCK", 1)
+    result = scored(rows, score, n_boot=3000)
+    np.testing.assert_array_equal(result.value, expected.value)
+    np.testing.assert_allclose(result.low, expected.low, rtol=0.02)
+    np.testing.assert_array_equal(scored(rows, score, n_boot=3000).low, result.low)
+
+
+def test_draws_of_draws_vary_less_by_as_much_as_draws_do():
+    # A mean of 10 has a variance of 1 / 10, of draws .9 / 10, and of theirs .81 / 10.
+    stratum, value = np.zeros(10, dtype=int), np.arange(10.0)
+    counts = _draw_twice(stratum, 40_000, np.random.RandomState(0))
+    assert (counts.sum(axis=2) == 10).all() and not counts[1][counts[0] == 0].any()
+    draws, again = counts @ value / 10
+    inflation = _inflation(draws, again, np.ones(40_000, dtype=bool))
+    assert inflation == pytest.approx(10 / 9, rel=0.02)
+    again[::2] = 1e6  # lack a class
+    assert _inflation(draws, again, np.arange(40_000) % 2 == 1) == pytest.approx(
+        10 / 9, rel=0.03
+    )
+    assert _inflation(draws, again, np.zeros(40_000, dtype=bool)) == 1
 
 
 def test_all_models_are_scored_on_the_same_draws(rng):
@@ -188,6 +247,39 @@ def test_skewed_draws_widen_the_side_that_they_warn_of():
     np.testing.assert_allclose(mirrored, (1 - high, 1 - low))
 
 
+def test_draws_that_are_too_high_on_average_lower_the_lower_limit_only():
+    spread = 0.01 * norm.ppf(np.linspace(0, 1, 1002)[1:-1])
+    value, n_clusters = np.array([0.5]), np.array([10**9])
+    (low, high), (low_of_high, _), (low_of_low, _) = (
+        logit_interval(value, draws[np.newaxis], n_clusters, 0.95)
+        for draws in (0.5 + spread, 0.51 + spread, 0.49 + spread)
+    )
+    assert low_of_high < low - 0.01
+    np.testing.assert_allclose(low_of_low, low, atol=0.01)
+    np.testing.assert_allclose(low, 1 - high)
+
+
+def test_freedom_is_that_of_the_clusters_that_the_variance_comes_from():
+    pair = np.repeat(np.arange(30), 2)
+    n_clusters, freedom = _Classes(
+        one_generator(pair * 0 + [1, 0] * 30 == 1, pair)
+    ).count([0])
+    assert (n_clusters, freedom) == (30, pytest.approx(29))
+    for n_own, n_real in ((25, 25), (20, 1000)):
+        rows = one_generator(np.arange(n_own + n_real) < n_own)
+        n_clusters, freedom = _Classes(rows).count([0])
+        expected = (1 / n_own + 1 / n_real) ** 2 / (1 / n_own**3 + 1 / n_real**3) - 1
+        assert (n_clusters, freedom) == (n_own, pytest.approx(expected))
+    # The mean over generators is as uncertain as the one with four images makes it.
+    group = np.repeat([0, 1, 2], [4, 400, 10**5])
+    rows = arrange_generators(
+        group < 2, ["a", "b", "real"], group, np.full(len(group), NO_PAIR), "shared"
+    )
+    n_clusters, freedom = _Classes(rows).count([0, 1])
+    assert n_clusters == 8
+    assert freedom == pytest.approx(3, rel=0.05)
+
+
 def test_a_perfect_ranking_is_not_certain():
     positive = np.arange(60) < 20
     result = scored(one_generator(positive), positive.astype(float))
@@ -198,11 +290,13 @@ def test_a_perfect_ranking_is_not_certain():
     assert reverse.high[1, 0, 0] == pytest.approx(1 - 0.025 ** (1 / 20))
 
 
-def test_one_image_says_nothing_about_others():
-    positive = np.arange(30) < 1
-    result = scored(one_generator(positive), np.arange(30.0))
-    np.testing.assert_array_equal(result.low, 0)
-    np.testing.assert_array_equal(result.high, 1)
+def test_one_cluster_says_nothing_about_others():
+    single = one_generator(np.arange(30) < 1)
+    one_pair = one_generator(np.array([True, False]), np.array([0, 0]))
+    for rows, score in ((single, np.arange(30.0)), (one_pair, np.array([1.0, 0.0]))):
+        result = scored(rows, score)
+        np.testing.assert_array_equal(result.low, 0)
+        np.testing.assert_array_equal(result.high, 1)
 
 
 def test_constant_scores_are_worth_the_prevalence():

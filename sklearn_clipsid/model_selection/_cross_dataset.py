@@ -125,16 +125,21 @@ def cross_dataset_validate(
     **Intervals** come from a bootstrap of pairs, rows without a pair being their own.
     Pairs that hold images of one kind only are drawn kind by kind, as the number of
     images of a generator was chosen and is not random. On the logit scale the limits
-    are t · s · m / (m - 1) away from the score, with Student's t of m - 1 degrees of
-    freedom for m pairs of the rarer class, and s the standard deviation of the draws,
-    or their root mean square deviation upwards (for the lower limit) and downwards
-    (for the upper), whichever is larger; single draws count for two standard
-    deviations at most. On simulated scores (``benchmarks/interval_coverage.py``) 95 %
-    intervals hold the truth in 94 to 98 % of test sets of 50 pairs, and in 93 to 97 %
-    of those of 200 and 1,000, but in 92.5 % where AP is .997. A perfect score gets
-    the limit that m independent pairs in order allow, one pair of a class the
-    interval from 0 to 1. What other training rows would do is not in the intervals.
-    All detectors are scored on the same draws.
+    are t · s · r away from the score. s is the standard deviation of the draws, or
+    their root mean square deviation upwards (for the lower limit) and downwards (for
+    the upper), whichever is larger; single draws count for two standard deviations at
+    most. Draws vary less than test sets do, and draws from draws less again: r² is the
+    ratio of these variances. Student's t has the degrees of freedom of the pairs that
+    the variance comes from (Satterthwaite), few where one generator of a mean has few
+    images. Where draws are too high on average, the lower limit is lower by as much, as
+    each image counts itself in average precision. On simulated scores
+    (``benchmarks/interval_coverage.py``) 95 % intervals, also of means over generators,
+    hold the truth in 93 to 98 % of test sets of 50 pairs, and in 94 to 97 % of those of
+    200 and 1,000; those of average precision with 20 photographs in 92 to 98 %, and in
+    78 % at worst where scores have heavy tails. A perfect score gets the limit that m
+    independent pairs in order allow, for m pairs of the rarer class; one pair of a
+    class gets the interval from 0 to 1. What other training rows would do is not in the
+    intervals. All detectors are scored on the same draws.
 
     **Prevalence.** Random scores have an average precision near the share of
     synthetic images. Compare numbers within a column; beside those of another column,

@@ -50,8 +50,7 @@ def ranking_tables(settings, scores, options):
             means=[of for _, _, of in means],
         )
         prevalence = rows.prevalence
-        first = result.value.shape[2] - len(means)
-        for number, (what, called, of) in enumerate(means, start=first):
+        for number, (what, called, of) in enumerate(means):
             ranked = _ranking_columns(result, number, prevalence[of])
             if what == "all":
                 for i, model in enumerate(scores[name]):
