@@ -77,6 +77,12 @@ PUBLIC = {
         "read_antonyms",
     ],
     "sklearn_clipsid.report": ["DetectionReport", "evaluate"],
+    "sklearn_clipsid.reference": [
+        "list_reference_detectors",
+        "load_reference_head",
+        "reference_pipeline",
+        "soft_or_fusion",
+    ],
     "sklearn_clipsid.persistence": ["dump", "load", "TRUSTED_TYPES"],
 }
 # numpydoc wants the type alone where one value is returned; scikit-learn, whose

@@ -63,7 +63,9 @@ LAYERS = {
     "model_selection": 3,
     "_portable_part": 4,
     "persistence": 5,
+    "reference": 4,
     "report": 5,
+    "cli": 6,
     "__init__": 4,
 }
 # Slow to import, and needed by few: only _clip may name them.
@@ -161,6 +163,7 @@ import sklearn_clipsid.datasets
 import sklearn_clipsid.metrics
 import sklearn_clipsid.model_selection
 import sklearn_clipsid.persistence
+import sklearn_clipsid.reference
 import sklearn_clipsid.report
 sklearn_clipsid.CLIPEmbedder().get_params()
 print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))

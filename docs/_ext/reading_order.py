@@ -10,6 +10,7 @@ ORDER = [
     "plot_threshold.py",
     "plot_axes.py",
     "plot_concepts.py",
+    "plot_ten_shot.py",
     "plot_persist.py",
 ]
 
