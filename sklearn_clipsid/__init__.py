@@ -6,15 +6,19 @@ Estimators are imported from here; `sklearn_clipsid.model_selection`, `.metrics`
 `sklearn_clipsid.persistence` saves detectors to files that are safe to load.
 """
 
-from sklearn_clipsid._abstaining import AbstainingClassifier
-from sklearn_clipsid._block_selector import BlockSelector
-from sklearn_clipsid._clip_embedder import CLIPEmbedder
-from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
-from sklearn_clipsid._embedding_shards import embed_to_shards
-from sklearn_clipsid._embedding_store import EmbeddingStore
-from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
-from sklearn_clipsid._precomputed_embedder import PrecomputedEmbedder
-from sklearn_clipsid._text_span import TextSpan
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sklearn_clipsid._abstaining import AbstainingClassifier
+    from sklearn_clipsid._block_selector import BlockSelector
+    from sklearn_clipsid._clip_embedder import CLIPEmbedder
+    from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
+    from sklearn_clipsid._embedding_shards import embed_to_shards
+    from sklearn_clipsid._embedding_store import EmbeddingStore
+    from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
+    from sklearn_clipsid._precomputed_embedder import PrecomputedEmbedder
+    from sklearn_clipsid._text_span import TextSpan
 
 __version__ = "0.1.0.dev0"
 
@@ -29,3 +33,29 @@ __all__ = [
     "EmbeddingStore",
     "PrecomputedEmbedder",
 ]
+
+# Imported when they are asked for: `clipsid --help` needs none of them, and
+# scikit-learn alone takes a second.
+_HOMES = {
+    "AbstainingClassifier": "_abstaining",
+    "BlockSelector": "_block_selector",
+    "CLIPEmbedder": "_clip_embedder",
+    "ConceptBottleneckClassifier": "_concept_bottleneck",
+    "embed_to_shards": "_embedding_shards",
+    "EmbeddingStore": "_embedding_store",
+    "OrthogonalLinearDetector": "_orthogonal_linear",
+    "PrecomputedEmbedder": "_precomputed_embedder",
+    "TextSpan": "_text_span",
+}
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    thing = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = thing
+    return thing
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
