@@ -22,9 +22,9 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
 
     Each test fold holds the synthetic images of one generator beside one fold of the
     photographs, and the training set holds neither, so that a score says how well
-    images of an unseen generator are told from unseen photographs. There are as many
-    splits as generators, in sorted order of their names; split i takes the real fold
-    ``i % n_folds``, or, where the images of the generator are paired with photographs
+    images of an unseen generator are told from unseen photographs. Unless
+    `every_real_fold` is set there are as many splits as generators, in sorted order of
+    their names; split i takes the real fold ``i % n_folds``, or, where the images of the generator are paired with photographs
     of other folds only, the next of those.
 
     Parameters

@@ -1,9 +1,9 @@
 """Hold what an evaluation found, and write it in several formats."""
 
 import json
-import os
 from dataclasses import dataclass, field, fields
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sklearn_clipsid.report._sections import make_sections
 TITLE = "Detection report"
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, kw_only=True)
 class DetectionReport:
     """What `evaluate` found.
 
@@ -25,8 +25,8 @@ class DetectionReport:
 
     Parameters
     ----------
-    detector : str
-        The estimator as it prints, without folders.
+    models : dict of str
+        The detector and the baselines as they print, without folders.
 
     options : dict
         "max_fpr", "level" and "n_boot".
@@ -37,9 +37,12 @@ class DetectionReport:
     n_pairs : int
         Motifs that several images share.
 
+    settings_skipped : dict of str
+        Why there is no setting of a name.
+
     summary : list of dict
-        One row per setting and model: "auc" and "ap" with intervals, prevalence,
-        "tpr_at_fpr" at the best threshold of each test, "cllr" and "min_cllr".
+        One row per setting and model: "auc" and "ap" with intervals, prevalence with
+        its range, "cllr" and "min_cllr".
 
     generators, sources : list of dict
         The same of the detector for each generator, and for each photo source, by
@@ -82,10 +85,11 @@ class DetectionReport:
     >>> report.to_html("report.html")  # doctest: +SKIP
     """
 
-    detector: str
+    models: dict
     options: dict
     counts: dict
     n_pairs: int
+    settings_skipped: dict
     summary: list
     generators: list
     sources: list
@@ -105,7 +109,7 @@ class DetectionReport:
 
     @property
     def settings(self):
-        """Names of the settings, the hardest last."""
+        """Names of the settings, the one that holds out most last."""
         return list(dict.fromkeys(row["setting"] for row in self.summary))
 
     @property
@@ -136,6 +140,8 @@ class DetectionReport:
         return "\n".join([*lines, "", *(f"- {text}" for text in findings(self))])
 
     def _repr_html_(self):
+        if find_spec("matplotlib") is None:  # a notebook should not fail for figures
+            return f"<pre>{escape(repr(self))}</pre>"
         # A frame keeps the style of the page and that of the notebook apart.
         page = escape(render_html(TITLE, self, make_sections(self)))
         style = "width: 100%; height: 45rem; border: 1px solid #ccc"
@@ -147,14 +153,14 @@ class DetectionReport:
         Returns
         -------
         report : dict
-            Of what JSON can hold. Infinite costs are the text "infinity".
+            Of what JSON can hold.
         """
         columns = {
             one.name: getattr(self, one.name)
             for one in fields(self)
             if one.name != "images"
         }
-        return _plain(columns | {"findings": findings(self)})
+        return columns | {"findings": findings(self)}
 
     def to_json(self, path):
         """Write everything but the images and figures.
@@ -197,12 +203,7 @@ class DetectionReport:
             Where to write.
         """
         page = render_html(TITLE, self, make_sections(self))
-        partial = f"{os.fspath(path)}.{os.getpid()}.partial"
-        try:
-            Path(partial).write_text(page, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        Path(path).write_text(page, encoding="utf-8")
 
     def to_card(self, model):
         """Make a model card of a detector.
@@ -229,14 +230,3 @@ class DetectionReport:
 
 def _count(groups, what):
     return f"{len(groups)} {what}{'s' * (len(groups) != 1)}"
-
-
-def _plain(value):
-    """Return what JSON can hold."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and value == float("inf"):
-        return "infinity"
-    return value

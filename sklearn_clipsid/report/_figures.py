@@ -107,15 +107,15 @@ def _draw_pairs(figure, report):
     names = [short_name(name, 26) for name in generators]
     ax.set_yticks(range(len(generators)), names, fontsize=8)
     ax.set_xlabel("unseen photo source")
-    figure.colorbar(image, label="ROC AUC (0.5: random scores)", shrink=0.8)
+    figure.colorbar(image, label="ROC AUC", shrink=0.8)
 
 
 def _by_mean(rows, what):
-    """Return the names in order of their mean AUC, the easiest first."""
+    """Return the names in order of their mean AUC, the hardest first."""
     values = {}
     for row in rows:
         values.setdefault(row[what], []).append(row["auc"])
-    return sorted(values, key=lambda name: -np.mean(values[name]))
+    return sorted(values, key=lambda name: np.mean(values[name]))
 
 
 def _draw_roc(figure, report):

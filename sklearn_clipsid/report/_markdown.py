@@ -52,7 +52,7 @@ def _render(block):
         case str():
             return block
         case Bullets():
-            return "\n".join(f"- {item}" for item in block.items)
+            return "\n".join(f"- {_escape_html(item)}" for item in block.items)
         case Table():
             table = _table(block.header, block.rows)
             return f"{block.caption}\n\n{table}" if block.caption else table
@@ -74,4 +74,9 @@ def _cell(cell):
 
 
 def _escape(text):
-    return " ".join(text.split()).replace("|", r"\|")
+    return _escape_html(" ".join(text.split())).replace("|", r"\|")
+
+
+def _escape_html(text):
+    # Within backquotes it is shown as it is.
+    return text if "`" in text else text.replace("<", "&lt;")

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from sklearn_clipsid.report._findings import (
+    exact_percent,
     findings,
     interval,
     percent,
@@ -118,17 +119,20 @@ def _settings_section(report):
         if metric == "ap":
             header.append("prevalence")
             caption += (
-                " Random scores get the prevalence, the share of synthetic images."
+                " Random scores get the prevalence, the share of synthetic images. Its "
+                "range over tests stands below it."
             )
         tables.append(Table(header, rows, caption))
     meaning = [f"{name}: {MEANING[name]}" for name in report.settings]
+    skipped = report.settings_skipped.items()
+    meaning += [f"{name}: not tested. {reason}" for name, reason in skipped]
     alt = "ROC AUC of each model in each setting, with intervals."
     blocks = [Bullets(meaning), Figure("settings", alt), *tables]
     return Section("What it knows, and what it does not", blocks)
 
 
 def _level(report):
-    return percent(report.options["level"])
+    return exact_percent(report.options["level"])
 
 
 def _generator_section(report):
@@ -136,28 +140,23 @@ def _generator_section(report):
         "ROC AUC of the detector on each generator against photographs. An interval "
         "from 0 to 1 stands where there is one image only."
     ]
-    blocks.append(_by_group(report, report.generators, "generator", "generators"))
+    blocks.append(_by_group(report, report.generators, "generator"))
     return Section("Each generator", blocks)
 
 
-def _by_group(report, table, what, counts):
+def _by_group(report, table, what):
     by_key = {(row[what], row["setting"]): row for row in table}
     settings = [name for name in report.settings if any(k[1] == name for k in by_key)]
     last = settings[-1]
     names = sorted({key[0] for key in by_key}, key=lambda n: by_key[n, last]["auc"])
     rows = [
         [
-            Cell(name, _n_images(report.counts[counts], name)),
+            Cell(name, f"{by_key[name, last]['n_images']} images"),
             *(_estimate(by_key[name, setting], "auc") for setting in settings),
         ]
         for name in names
     ]
     return Table([what, *settings], rows, f"The hardest {what} first.")
-
-
-def _n_images(counts, name):
-    # Several sources may have been put together.
-    return f"{sum(counts[one] for one in name.split(' + '))} images"
 
 
 def _source_section(report):
@@ -167,14 +166,14 @@ def _source_section(report):
     blocks = [
         "ROC AUC of the detector against the photographs of each source. Below 0.5 "
         "they look more synthetic to it than the synthetic images.",
-        _by_group(report, report.sources, "source", "sources"),
+        _by_group(report, report.sources, "source"),
         Figure("pairs", alt),
     ]
     return [Section("Each photo source", blocks)]
 
 
 def _verdict_section(report):
-    limit = percent(report.options["max_fpr"])
+    limit = exact_percent(report.options["max_fpr"])
     header = ["setting", "false alarms", "found", "missed", "undecided"]
     rows = [
         [
@@ -191,11 +190,14 @@ def _verdict_section(report):
         "undecided. This is what the verdicts were worth on the test images."
     )
     caption = (
-        "With 95 % Wilson intervals for independent images. Undecided: photographs / "
-        "synthetic images."
+        f"With {_level(report)} Wilson intervals for independent images. Undecided: "
+        "photographs / synthetic images."
     )
     table = Table(header, rows, caption)
-    alt = "Share of synthetic images found against false alarms, by setting."
+    alt = (
+        "Share of synthetic images found against false alarms, by setting, each test "
+        "at its own best threshold."
+    )
     return Section("Verdicts", [text, table, Figure("roc", alt)])
 
 
@@ -289,7 +291,9 @@ def _leak_section(report):
 def _failure_section(report):
     text = f"The worst errors in the setting “{report.settings[-1]}”."
     if not report.failures:
-        return Section("Failures", [text + " There is none."])
+        row = report.operating_point[-1]
+        text += f" No verdict is wrong; undecided: {_undecided(row)}."
+        return Section("Failures", [text])
     rows = [
         [
             Cell(row["kind"]),
@@ -305,7 +309,10 @@ def _failure_section(report):
 
 
 def _origin_section(report):
-    items = [f"Detector: `{' '.join(report.detector.split())}`"]
+    items = [
+        f"{name[:1].upper() + name[1:]}: `{' '.join(model.split())}`"
+        for name, model in report.models.items()
+    ]
     items += [f"Encoder, {key}: `{value}`" for key, value in report.encoder.items()]
     items.append(
         "Versions: "
