@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -272,7 +273,9 @@ def test_calibration_is_judged_at_the_prevalence_of_training(toy):
     assert sum(row["weight"] for row in points) == pytest.approx(1)
     share = sum(row["weight"] * row["synthetic"] for row in points)
     assert share == pytest.approx(1 / 3)  # two of six rows trained on
-    assert points[0]["synthetic"] == 0 and points[-1]["synthetic"] == 1
+    # Two halves, as there are few images: one synthetic of three in each.
+    assert [row["synthetic"] for row in points] == pytest.approx([1 / 3, 1 / 3])
+    assert [row["probability"] for row in points] == pytest.approx([0.3, 0.8])
 
 
 def test_ties_and_trainings_of_other_prevalence_do_not_bend_the_calibration(rng):
@@ -300,7 +303,7 @@ def test_a_detector_without_probabilities_has_no_cost(data):
     costs = {(r["model"], r["cllr"] is None) for r in report.summary}
     assert ("detector", True) in costs and ("logistic regression", False) in costs
     assert report.calibration == []
-    assert "The detector has no predict_proba" in report.to_markdown()
+    assert "The detector has no predict_proba" in report.to_markdown().replace("\\", "")
 
 
 def test_a_search_gets_the_groups_that_its_splitter_asks_for(data):
@@ -455,6 +458,15 @@ def test_markdown_and_card_have_every_section(report, tmp_path):
     assert "both unseen" in card
 
 
+def test_a_page_into_no_folder_and_a_card_of_an_unfitted_model_are_refused(
+    report, tmp_path
+):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        report.to_html(tmp_path / "nowhere" / "report.html")
+    with pytest.raises(NotFittedError):
+        report.to_card(LogisticRegression())
+
+
 def test_the_dict_is_plain(report, tmp_path):
     report.to_json(tmp_path / "report.json")
     read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -495,9 +507,8 @@ def test_baselines_are_named_when_they_are_as_good(report):
         models = {"detector": detector, "logistic_regression": other, "cosine_kNN": 0.1}
         return found(report, summary=with_auc(report, "both unseen", **models))
 
-    assert "it is not better than logistic regression: 0.80 against 0.81." in said(
-        0.8, 0.81
-    )
+    assert "it is worse than logistic regression: 0.80 against 0.81." in said(0.8, 0.81)
+    assert "it is as good as logistic regression: 0.80 against" in said(0.8, 0.801)
     assert "it is hardly better than logistic regression: 0.80" in said(0.8, 0.76)
     assert "it is better than logistic regression: 0.80" in said(0.8, 0.7)
     alone = [row for row in report.summary if row["model"] == "detector"]
@@ -514,13 +525,16 @@ def test_a_detector_that_guesses_or_errs_is_called_so(report):
 
 
 def test_thresholds_are_said_to_hold_or_not(report):
-    def said(rate, low):
-        row = report.operating_point[-1] | {"fpr": rate, "fpr_low": low}
-        return found(report, operating_point=[*report.operating_point[:-1], row])
+    def said(rate, low, high):
+        changed = {"fpr": rate, "fpr_low": low, "fpr_high": high}
+        rows = [row | {"fpr": 0.0} for row in report.operating_point]
+        return found(report, operating_point=[rows[0], rows[1] | changed, *rows[2:]])
 
-    assert "Thresholds for 20 % false alarms were kept there: 15 %" in said(0.15, 0.1)
-    assert "exceeded, though not by more than chance" in said(0.25, 0.1)
-    assert "do not hold there: 40 %" in said(0.4, 0.3)
+    assert "Thresholds for 20 % of errors held: 15 % (10" in said(0.15, 0.1, 0.19)
+    assert "of errors were not refuted: 15 %" in said(0.15, 0.1, 0.3)
+    text = said(0.4, 0.3, 0.5)
+    assert "of errors do not hold: 40 % (30" in text and "50 %) of " in text
+    assert "in the setting “unseen generator”. In “both unseen”" in text
 
 
 def test_too_few_images_for_a_promise_are_counted_in_training(report):
@@ -549,7 +563,7 @@ def test_edits_are_blamed_only_where_they_do_harm(report):
         in found(report, robustness=[clean, jpeg])
     )
     harmless = jpeg | {"auc": 0.9, "flips": 0.0}
-    assert "No edit lowers ROC AUC; jpeg 40 flips 0 %" in found(
+    assert "No edit of 8 images in domain lowers ROC AUC; jpeg 40 flips 0 %" in found(
         report, robustness=[clean, harmless]
     )
 
@@ -625,6 +639,14 @@ def test_the_page_names_no_folder_and_shows_the_worst(
     assert all(source.startswith("data:") for source in page.sources)
 
 
+def test_images_that_have_gone_are_named_with_the_remedy(picture_report, tmp_path):
+    gone = replace(picture_report, images=["gone.png"] * 50)
+    with pytest.raises(ValueError, match=r"gone\.png.*set report\.images = None"):
+        gone.to_html(tmp_path / "report.html")
+    gone.images = None
+    assert "jpeg;base64" not in read_page(gone, tmp_path / "report.html")
+
+
 def test_features_may_come_with_their_images(data, pictures):
     X, y, groups = data
     paths = [pictures[0][i % 50] for i in range(len(y))]
@@ -668,6 +690,9 @@ def test_rows_that_say_too_little_are_refused(data):
     few = groups.copy()
     few[:3] = "new"
     refused(r"Got fewer than 5 images of 'new' \(3\)", X, y, few)
+    broken = np.where(groups == "GAN", "SD\udcff", groups)
+    refused(r"Got the group 'SD\\udcff', whose name is not valid", X, y, broken)
+    refused("Got y without rows", X[:0], [], [])
     two = np.column_stack([groups, groups])
     refused("Got pair ids twice", X, y, two, pair_id=groups)
 
@@ -683,8 +708,11 @@ def test_other_arguments_are_checked_before_anything_is_fitted(data):
     refused("Got the operation 'jpg' but", X, y, groups, operations=["jpg"])
     refused("Got images with 2 rows but", X, y, groups, images=["a.png", "b.png"])
     refused("Got baselines of type list", X, y, groups, baselines=[], error=TypeError)
-    baselines = {"detector": LogisticRegression()}
-    refused("Got the baseline 'detector'", X, y, groups, baselines=baselines)
+    for baselines in ({"detector": LogisticRegression()}, {"detector": 3}):
+        refused("Got the baseline 'detector'", X, y, groups, baselines=baselines)
+    refused(r"Got X of shape \(100, 4, 1\) and type float", X[..., None], y, groups)
+    X = np.where(np.arange(100)[:, None] == 3, np.nan, X)
+    refused("contains NaN in 1 of 100 rows: 3", X, y, groups)
 
 
 def test_scores_that_are_not_finite_are_refused(data):

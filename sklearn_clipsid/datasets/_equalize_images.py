@@ -144,7 +144,11 @@ def _check_folder(folder: str, paths: list[str]) -> None:
             f"Got out_dir={folder!r}, which is a file, but expected a folder; choose "
             "another name."
         )
-    sources = {Path(parent).resolve() for parent in map(os.path.dirname, paths)}
+    # Paths without a file are named by those who read them.
+    parents = {os.path.dirname(path) for path in paths if os.path.exists(path)}
+    sources = {Path(parent).resolve() for parent in parents}
+    if len(sources) > 1:  # a data set: a folder in it would be read as a class
+        sources.add(Path(os.path.commonpath(sources)))
     for source in sorted(sources):
         if source == out_dir or source in out_dir.parents or out_dir in source.parents:
             raise ValueError(

@@ -1,11 +1,14 @@
 """Hold what an evaluation found, and write it in several formats."""
 
 import json
+import os
 from dataclasses import dataclass, field, fields
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_clipsid._skops_import import import_skops
 from sklearn_clipsid.report._findings import findings
@@ -120,13 +123,20 @@ class DetectionReport:
         share = n_synthetic / (n_real + n_synthetic)
         text = (
             f"{n_real} photographs of {_count(real, 'source')} and {n_synthetic} "
-            f"synthetic images of {_count(synthetic, 'generator')}: a prevalence of "
-            f"{share:.2f}."
+            f"synthetic images of {_count(synthetic, 'generator')}: "
+            f"{100 * share:.0f} % are synthetic."
         )
-        return text + (f" {self.n_pairs} motifs are shared." if self.n_pairs else "")
+        if self.n_pairs:
+            text += f" {self.n_pairs} motifs are shown by several images."
+        return text
+
+    @property
+    def findings(self):
+        """What the tables mean, in sentences, the most important first."""
+        return findings(self)
 
     def __repr__(self):
-        lines = [TITLE, self.subject, ""]
+        lines = [TITLE, self.subject, " ".join(self.models["detector"].split()), ""]
         names = [row["setting"] for row in self.summary]
         width = max(map(len, names))
         models = max(len(row["model"]) for row in self.summary)
@@ -137,7 +147,7 @@ class DetectionReport:
                 f"AUC {row['auc']:.3f} ({interval})  AP {row['ap']:.3f}  "
                 f"prevalence {row['prevalence']:.2f}"
             )
-        return "\n".join([*lines, "", *(f"- {text}" for text in findings(self))])
+        return "\n".join([*lines, "", *(f"- {text}" for text in self.findings)])
 
     def _repr_html_(self):
         if find_spec("matplotlib") is None:  # a notebook should not fail for figures
@@ -160,7 +170,7 @@ class DetectionReport:
             for one in fields(self)
             if one.name != "images"
         }
-        return columns | {"findings": findings(self)}
+        return columns | {"findings": self.findings}
 
     def to_json(self, path):
         """Write everything but the images and figures.
@@ -195,13 +205,20 @@ class DetectionReport:
         """Write one file with all tables, figures and the worst errors as thumbnails.
 
         The page needs no other file, no network and no script. It names no folder.
-        Figures need matplotlib.
+        Figures need matplotlib. Thumbnails are read from the images again; without
+        them set ``report.images = None``.
 
         Parameters
         ----------
         path : str or PathLike
             Where to write.
         """
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"Got path={os.fspath(path)!r} but there is no folder {str(folder)!r}; "
+                "make it first."
+            )
         page = render_html(TITLE, self, make_sections(self))
         Path(path).write_text(page, encoding="utf-8")
 
@@ -218,6 +235,8 @@ class DetectionReport:
         card : skops.card.Card
             With the findings and tables. ``card.save("README.md")`` writes it.
         """
+        if not isinstance(model, (str, os.PathLike)):
+            check_is_fitted(model)
         import_skops()  # first and quickly, as skops.card imports it slowly
         from skops.card import Card
 

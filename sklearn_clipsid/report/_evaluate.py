@@ -206,6 +206,8 @@ def evaluate(
         rng.randint(np.iinfo(np.int32).max),
     )
     pipeline = _embed(estimator, X, images)
+    if isinstance(pipeline.features, np.ndarray) and pipeline.features.ndim == 2:
+        check_finite_rows(pipeline.features, estimator)
     n_samples = _num_samples(pipeline.features)
     rows = read_image_rows(y, groups, pair_id, n_samples, pos_label)
     if pipeline.images is not None:
@@ -270,8 +272,9 @@ def _embed(estimator, X, images):
     embedder, head = split_pipeline(estimator)
     if embedder is not None:
         images = as_images(X if images is None else images)
-        features = embedder.fit(X).transform(X)
-        check_finite_rows(features, embedder)
+        # Of many images this takes longest.
+        features = clone(embedder).set_params(**_bar(embedder)).fit_transform(X)
+        embedder.fit(X)  # notes its fingerprint
         return EmbeddedPipeline(embedder, head, features, images)
     X = _as_table_or_images(X)
     if images is None and isinstance(X, (list, np.ndarray)) and np.ndim(X) != 2:
@@ -289,7 +292,17 @@ def _as_table_or_images(X):
         X = np.asarray(X) if np.ndim(X[0]) == 1 else X
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiub":
         return X
+    if isinstance(X, np.ndarray) and X.dtype.kind in "fib":
+        raise ValueError(
+            f"Got X of shape {X.shape} and type {X.dtype} but expected features of "
+            "shape (n_samples, n_features), or images."
+        )
     return as_images(X)
+
+
+def _bar(embedder):
+    """Return the parameter that shows progress, where the embedder has one."""
+    return {"verbose": True} if "verbose" in embedder.get_params() else {}
 
 
 def _read_baselines(baselines, pipeline):
@@ -306,7 +319,8 @@ def _read_baselines(baselines, pipeline):
             "classifiers by name, {} for none."
         )
     for name, baseline in baselines.items():
-        if name == DETECTOR or not is_classifier(baseline):
+        is_model = hasattr(baseline, "fit") and is_classifier(baseline)
+        if name == DETECTOR or not is_model:
             raise ValueError(
                 f"Got the baseline {name!r}: {baseline!r:.80} but expected a "
                 f"classifier under a name other than {DETECTOR!r}."

@@ -65,6 +65,8 @@ def _headline(report):
         f"{two_digits(known['auc'])}. Use the first figure for images of "
         "unknown origin."
     )
+    if not report.sources:
+        text += " It does not hold for photographs of sources that are not in training."
     if unknown["auc_high"] < 0.5:
         text += " It ranks such images worse than guessing would."
     elif unknown["auc_low"] <= 0.5:
@@ -78,8 +80,10 @@ def _baselines(report):
         return ["It was compared with no baseline."]
     best = max(others, key=lambda row: row["auc"])
     name, verb = best["model"], "is hardly better than"
-    if best["auc"] >= own["auc"]:
-        verb = "is not better than"
+    if two_digits(best["auc"]) == two_digits(own["auc"]):
+        verb = "is as good as"
+    elif best["auc"] > own["auc"]:
+        verb = "is worse than"
     elif best["auc"] < own["auc_low"]:
         verb = "is better than"
     return [
@@ -95,24 +99,30 @@ def _weakest(report):
         rows = [row for row in table if row["setting"] == last]
         if rows:
             worst = min(rows, key=lambda row: row["auc"])
-            parts.append(
-                f"the {what} with the lowest ROC AUC is {worst[what]} "
-                f"({two_digits(worst['auc'])})"
-            )
+            figure = two_digits(worst["auc"])
+            if worst["auc"] < 0.5:
+                figure += ", worse than guessing"
+            name = f"{worst[what]} ({figure})"
+            parts.append(f"the {what} with the lowest ROC AUC is {name}")
     return f"There {', and '.join(parts)}."
 
 
 def _operating_point(report):
     limit = report.options["max_fpr"]
-    row = report.operating_point[-1]
-    kept = "do not hold" if row["fpr_low"] > limit else "were kept"
-    if row["fpr_low"] <= limit < row["fpr"]:
-        kept = "were exceeded, though not by more than chance allows"
+    row = max(report.operating_point, key=lambda row: row["fpr"])
+    verb = "were not refuted"
+    if row["fpr_low"] > limit:
+        verb = "do not hold"
+    elif row["fpr_high"] <= limit:
+        verb = "held"
+    last = report.operating_point[-1]
     return (
-        f"Thresholds for {exact_percent(limit)} false alarms {kept} there: "
-        f"{percent(row['fpr'])} of the photographs were called synthetic, "
-        f"{percent(row['tpr'])} of the synthetic images were found, "
-        f"{percent(row['synthetic_undecided'])} left undecided."
+        f"Thresholds for {exact_percent(limit)} of errors {verb}: "
+        f"{percent(row['fpr'])} ({interval(row, 'fpr', percent)}) of {row['n_real']} "
+        f"photographs were called synthetic in the setting “{row['setting']}”. In "
+        f"“{last['setting']}” {percent(last['tpr'])} of the synthetic images were "
+        f"found, {percent(last['fnr'])} called real, "
+        f"{percent(last['synthetic_undecided'])} left undecided."
     )
 
 
@@ -162,7 +172,7 @@ def _robustness(report):
     clean, *edited = report.robustness
     worst = min(edited, key=lambda row: row["auc"])
     flips = max(edited, key=lambda row: row["flips"])
-    text = "No edit lowers ROC AUC"
+    text = f"No edit of {clean['n']} images in domain lowers ROC AUC"
     if two_digits(worst["auc"]) < two_digits(clean["auc"]):
         text = (
             f"Of the edits of {clean['n']} images in domain, {_edit(worst)} lowers ROC "

@@ -11,6 +11,10 @@ from sklearn_clipsid.report._findings import (
 )
 from sklearn_clipsid.report._settings import MEANING
 
+MEASURE = (
+    "ROC AUC is the share of pairs of a synthetic image and a photograph in which the "
+    "synthetic one has the higher score: 0.5 is guessing, 1 is perfect."
+)
 LIMITS = (
     "A score says that an image resembles the synthetic images of the training data "
     "more than its photographs, as the encoder sees them. It is no proof.",
@@ -44,11 +48,18 @@ class Bullets(NamedTuple):
     items: list
 
 
+class Codes(NamedTuple):
+    """A list of labels with a piece of code or a name each."""
+
+    items: list
+
+
 class Figure(NamedTuple):
-    """A figure by its name, and what it shows for those who do not see it."""
+    """A figure by its name, what it shows for those who do not see it, and notes."""
 
     name: str
     alt: str
+    caption: str = ""
 
 
 class Failures(NamedTuple):
@@ -80,7 +91,7 @@ def make_sections(report):
         From the summary to the limits.
     """
     return [
-        Section("In short", [Bullets(findings(report))]),
+        Section("In short", [Bullets(findings(report)), MEASURE]),
         _settings_section(report),
         _generator_section(report),
         *_source_section(report),
@@ -136,11 +147,13 @@ def _level(report):
 
 
 def _generator_section(report):
-    blocks = [
-        "ROC AUC of the detector on each generator against photographs. An interval "
-        "from 0 to 1 stands where there is one image only."
-    ]
-    blocks.append(_by_group(report, report.generators, "generator"))
+    text = "ROC AUC of the detector on each generator against photographs."
+    if report.n_pairs:
+        text += (
+            " A test leaves out images whose motif is among its training images, so "
+            "that some rest on few images and have wide intervals."
+        )
+    blocks = [text, _by_group(report, report.generators, "generator")]
     return Section("Each generator", blocks)
 
 
@@ -163,18 +176,20 @@ def _source_section(report):
     if not report.sources:
         return []
     alt = "Heat map of the ROC AUC of each generator against each photo source."
+    caption = "Each generator against each photo source, both unseen; hardest first."
     blocks = [
         "ROC AUC of the detector against the photographs of each source. Below 0.5 "
         "they look more synthetic to it than the synthetic images.",
         _by_group(report, report.sources, "source"),
-        Figure("pairs", alt),
+        Figure("pairs", alt, caption),
     ]
     return [Section("Each photo source", blocks)]
 
 
 def _verdict_section(report):
     limit = exact_percent(report.options["max_fpr"])
-    header = ["setting", "false alarms", "found", "missed", "undecided"]
+    header = ["setting", "false alarms", "found", "missed"]
+    header.append("undecided (real / synthetic)")
     rows = [
         [
             Cell(row["setting"]),
@@ -190,15 +205,17 @@ def _verdict_section(report):
         "undecided. This is what the verdicts were worth on the test images."
     )
     caption = (
-        f"With {_level(report)} Wilson intervals for independent images. Undecided: "
-        "photographs / synthetic images."
+        f"With {_level(report)} Wilson intervals, as if images were independent; those "
+        "of one source are not."
     )
     table = Table(header, rows, caption)
-    alt = (
-        "Share of synthetic images found against false alarms, by setting, each test "
-        "at its own best threshold."
+    alt = "Share of synthetic images found against false alarms, by setting."
+    caption = (
+        "Found with the best threshold of each test, which is known only afterwards; "
+        "thresholds of the table were chosen beforehand. A curve begins where its "
+        f"tests have enough photographs. Vertical line: the limit of {limit}."
     )
-    return Section("Verdicts", [text, table, Figure("roc", alt)])
+    return Section("Verdicts", [text, table, Figure("roc", alt, caption)])
 
 
 def _undecided(row):
@@ -218,8 +235,9 @@ def _probability_section(report):
     ]
     text = (
         "Cllr is the cost of the likelihood ratios in bits: 0 is perfect, 1 says "
-        "nothing, more than 1 is worse than saying nothing. Below it stands what the "
-        "best monotone calibration would leave; the rest was lost by calibration."
+        "nothing, more than 1 is worse than saying nothing. Best: what the best "
+        "monotone calibration would leave; the rest was lost. Probabilities of "
+        "exactly 0 and 1, as nearest neighbours have, cost much where they are wrong."
     )
     alt = "Share of synthetic images against predicted probability, by setting."
     blocks = [text, Table(["setting", *models], rows), Figure("calibration", alt)]
@@ -289,7 +307,11 @@ def _leak_section(report):
 
 
 def _failure_section(report):
-    text = f"The worst errors in the setting “{report.settings[-1]}”."
+    text = (
+        f"The worst errors in the setting “{report.settings[-1]}”, where several "
+        "detectors judge most images: first those that most of them judged wrong. Rows "
+        "count from 0."
+    )
     if not report.failures:
         row = report.operating_point[-1]
         text += f" No verdict is wrong; undecided: {_undecided(row)}."
@@ -309,13 +331,9 @@ def _failure_section(report):
 
 
 def _origin_section(report):
-    items = [
-        f"{name[:1].upper() + name[1:]}: `{' '.join(model.split())}`"
-        for name, model in report.models.items()
-    ]
-    items += [f"Encoder, {key}: `{value}`" for key, value in report.encoder.items()]
-    items.append(
-        "Versions: "
-        + ", ".join(f"{key} {value}" for key, value in report.versions.items())
-    )
-    return Section("Made from", [Bullets(items)])
+    items = [(name, " ".join(model.split())) for name, model in report.models.items()]
+    encoder = report.encoder or {"": "unknown, as features were given"}
+    items += [(f"encoder {key}".strip(), value) for key, value in encoder.items()]
+    items += [(f"version of {key}", value) for key, value in report.versions.items()]
+    items += [(key, str(value)) for key, value in report.options.items()]
+    return Section("Made from", [Codes(items)])

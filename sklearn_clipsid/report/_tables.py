@@ -12,6 +12,7 @@ from sklearn_clipsid.metrics import (
 )
 
 N_BINS = 10
+LEAST_IMAGES = 20  # in a bin
 FPR_GRID = np.geomspace(0.001, 1, 61)
 ROUNDING = 1e-9
 N_FAILURES = 12
@@ -205,8 +206,8 @@ def calibration_table(settings, scores):
     Returns
     -------
     table : list of dict
-        Ten parts of each setting by rising probability, with the mean probability and
-        the share of synthetic images; empty where there are no probabilities.
+        Up to ten parts of each setting by rising probability, with the mean probability
+        and the share of synthetic images; empty where there are no probabilities.
     """
     table = []
     for name, setting in settings.items():
@@ -220,7 +221,9 @@ def calibration_table(settings, scores):
         place = np.unique(p, return_inverse=True)[1]
         mass = np.bincount(place, weight)
         middle = (np.cumsum(mass) - mass / 2) / mass.sum()
-        part = np.minimum(middle * N_BINS, N_BINS - 1).astype(int)[place]
+        n_images = len(np.unique(setting.row))
+        n_bins = int(np.clip(n_images // LEAST_IMAGES, 2, N_BINS))
+        part = np.minimum(middle * n_bins, n_bins - 1).astype(int)[place]
         for number in np.unique(part):
             rows = part == number
             share = np.average(setting.positive[rows], weights=weight[rows])
