@@ -352,6 +352,13 @@ def test_generators_that_go_with_their_source_are_not_tested_as_known():
     for train, test in setting.splits:
         synthetic = [set(groups[part[y[part] == 1]]) for part in (train, test)]
         assert synthetic[1] <= synthetic[0]
+    X = np.random.default_rng(0).normal(size=(len(y), 2)) + y[:, None]
+    options = {"baselines": {}, "max_fpr": 0.2, "n_boot": 50, "random_state": 0}
+    report = evaluate(LogisticRegression(), X, y, groups, pair_id=pair, **options)
+    # No test in the third setting, and one in the fourth.
+    assert re.search(
+        r"\| DALL-E \(10 images\) \|[^|]*\|[^|]*\| - \| 0\.", report.to_markdown()
+    )
 
 
 @pytest.mark.parametrize("kind", ["frame", "lists", "rows", "sparse"])

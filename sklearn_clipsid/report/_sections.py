@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from sklearn_clipsid.report._findings import (
     exact_percent,
     findings,
@@ -160,15 +162,22 @@ def _generator_section(report):
 def _by_group(report, table, what):
     by_key = {(row[what], row["setting"]): row for row in table}
     settings = [name for name in report.settings if any(k[1] == name for k in by_key)]
-    last = settings[-1]
-    names = sorted({key[0] for key in by_key}, key=lambda n: by_key[n, last]["auc"])
+    n_images = {}
+    for (name, _), row in by_key.items():
+        n_images[name] = max(row["n_images"], n_images.get(name, 0))
+
+    def auc(name):
+        # Pairs may leave a group without a test in some settings.
+        row = by_key.get((name, settings[-1]))
+        return np.inf if row is None else row["auc"]
+
     rows = [
-        [
-            Cell(name, f"{by_key[name, last]['n_images']} images"),
-            *(_estimate(by_key[name, setting], "auc") for setting in settings),
-        ]
-        for name in names
+        [Cell(name, f"{n_images[name]} images")] for name in sorted(n_images, key=auc)
     ]
+    for cells in rows:
+        for setting in settings:
+            row = by_key.get((cells[0].text, setting))
+            cells.append(Cell("-") if row is None else _estimate(row, "auc"))
     return Table([what, *settings], rows, f"The hardest {what} first.")
 
 
