@@ -9,14 +9,14 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._response import _get_response_values
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from sklearn_clipsid._cluster_bootstrap import (
+from sklearn_clipsid._first_few import first_few
+from sklearn_clipsid._generator_rows import (
     GeneratorRows,
     arrange_generators,
     choose_negatives,
     cluster_rows,
     strata_of_clusters,
 )
-from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._groups import (
     check_length,
     list_rows,

@@ -206,13 +206,8 @@ def evaluate(
         rng.randint(np.iinfo(np.int32).max),
     )
     pipeline = _embed(estimator, X, images)
-    if isinstance(pipeline.features, np.ndarray) and pipeline.features.ndim == 2:
-        check_finite_rows(pipeline.features, estimator)
-    n_samples = _num_samples(pipeline.features)
-    rows = read_image_rows(y, groups, pair_id, n_samples, pos_label)
-    if pipeline.images is not None:
-        check_length(pipeline.images, n_samples, "images")
-    data = Data(pipeline.features, column_or_1d(y), rows)
+    data = _read_data(pipeline, y, groups, pair_id, pos_label)
+    rows = data.images
     models = {DETECTOR: pipeline.head} | _read_baselines(baselines, pipeline)
     settings, skipped = lay_out_settings(rows, rng)
     on_files = audit_files(pipeline.images, rows, options)
@@ -221,10 +216,10 @@ def evaluate(
         pipeline, data, settings["in-domain"], n_edited, operations, options
     )
     return DetectionReport(
-        models={name: _describe(model) for name, model in models.items()}
-        | {DETECTOR: _describe(estimator)},
-        options={"max_fpr": options.max_fpr, "level": options.level}
-        | {"n_boot": options.n_boot},
+        models=_describe(models | {DETECTOR: estimator}),
+        options={
+            name: getattr(options, name) for name in ("max_fpr", "level", "n_boot")
+        },
         counts={"generators": rows.count(True), "sources": rows.count(False)},
         n_pairs=int(rows.pair.max() + 1),
         settings_skipped=skipped,
@@ -328,13 +323,26 @@ def _read_baselines(baselines, pipeline):
     return baselines
 
 
-def _describe(estimator):
-    """Write the detector down, without the folders of this machine."""
-    portable = clone(estimator)
-    for part in list(parts_of(portable)):
-        leave_machine_behind(part)
-    with np.printoptions(threshold=1, edgeitems=1):
-        return repr(portable)
+def _read_data(pipeline, y, groups, pair_id, pos_label):
+    X = pipeline.features
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        check_finite_rows(X, pipeline.head)
+    rows = read_image_rows(y, groups, pair_id, _num_samples(X), pos_label)
+    if pipeline.images is not None:
+        check_length(pipeline.images, _num_samples(X), "images")
+    return Data(X, column_or_1d(y), rows)
+
+
+def _describe(models):
+    """Write models down, without the folders of this machine."""
+    texts = {}
+    for name, model in models.items():
+        portable = clone(model)
+        for part in list(parts_of(portable)):
+            leave_machine_behind(part)
+        with np.printoptions(threshold=1, edgeitems=1):
+            texts[name] = repr(portable)
+    return texts
 
 
 def _score_tables(settings, scores, rows, options):

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_clipsid._cluster_bootstrap import (
+from sklearn_clipsid._first_few import first_few
+from sklearn_clipsid._generator_rows import (
     GeneratorRows,
     cluster_rows,
     strata_of_clusters,
 )
-from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._groups import check_length, positive_rows, read_groups
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 
