@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
 from sklearn_clipsid import BlockSelector, CLIPEmbedder
@@ -377,6 +378,22 @@ def test_tables_of_any_kind_are_features(data, report, kind):
     own = [row["auc"] for row in report.summary if row["model"] == "detector"]
     found = [row["auc"] for row in same.summary if row["model"] == "detector"]
     assert found == pytest.approx(own)
+
+
+def test_a_classifier_may_read_images_itself(pictures):
+    def brightness(images):
+        return np.array([[np.asarray(image).mean()] for image in images])
+
+    _, y, groups = pictures
+    rng = np.random.default_rng(0)
+    images = [
+        rng.integers(100 + 40 * label, size=(8 + row, 9, 3), dtype=np.uint8)
+        for row, label in enumerate(y)
+    ]
+    model = make_pipeline(FunctionTransformer(brightness), LogisticRegression())
+    report = evaluate(model, images, y, groups, max_fpr=0.2, n_boot=20, random_state=0)
+    assert "It was compared with no baseline." in report.findings
+    assert report.leaks_skipped == "Images were given as pixels, not as files."
 
 
 def test_a_group_may_hold_both_classes_and_have_any_name(rng):

@@ -260,6 +260,7 @@ class EmbeddedPipeline:
     head: Any
     features: Any
     images: Any
+    is_table: bool  # of features, which may be sparse
 
 
 def _embed(estimator, X, images):
@@ -267,32 +268,33 @@ def _embed(estimator, X, images):
     embedder, head = split_pipeline(estimator)
     if embedder is not None:
         images = as_images(X if images is None else images)
-        # Of many images this takes longest.
+        # Of many images this takes longest, so that a bar is shown.
         features = clone(embedder).set_params(**_bar(embedder)).fit_transform(X)
         embedder.fit(X)  # notes its fingerprint
-        return EmbeddedPipeline(embedder, head, features, images)
-    X = _as_table_or_images(X)
-    if images is None and isinstance(X, (list, np.ndarray)) and np.ndim(X) != 2:
-        images = X
+        return EmbeddedPipeline(embedder, head, features, images, is_table=True)
+    X, is_table = _read_table(X)
+    if not is_table:
+        X = as_images(X)
+        images = X if images is None else images
     images = None if images is None else as_images(images)
-    return EmbeddedPipeline(None, head, X, images)
+    return EmbeddedPipeline(None, head, X, images, is_table)
 
 
-def _as_table_or_images(X):
-    """Return a table of features as it is, and anything else as images."""
+def _read_table(X):
+    """Return lists of numbers as an array, and whether X is a table of features."""
     if issparse(X) or (hasattr(X, "columns") and X.shape[1] > 1):
-        return X
-    if isinstance(X, (list, tuple)) and len(X) and not isinstance(X[0], (str, bytes)):
-        # Lists of numbers, and rows of an array; images have two or three dimensions.
-        X = np.asarray(X) if np.ndim(X[0]) == 1 else X
-    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiub":
-        return X
-    if isinstance(X, np.ndarray) and X.dtype.kind in "fib":
+        return X, True
+    if isinstance(X, (list, tuple)) and len(X):
+        # Rows of numbers; images have two or three dimensions, paths have none.
+        is_row = isinstance(X[0], (list, tuple, np.ndarray)) and np.ndim(X[0]) == 1
+        X = np.asarray(X) if is_row else X
+    if isinstance(X, np.ndarray) and X.dtype.kind in "fib" and X.ndim != 2:
         raise ValueError(
             f"Got X of shape {X.shape} and type {X.dtype} but expected features of "
             "shape (n_samples, n_features), or images."
         )
-    return as_images(X)
+    is_table = isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiub"
+    return X, is_table
 
 
 def _bar(embedder):
@@ -302,12 +304,9 @@ def _bar(embedder):
 
 def _read_baselines(baselines, pipeline):
     if baselines is None:
-        # Those of features alone: neither of images, nor of sparse ones.
-        is_table = isinstance(pipeline.features, np.ndarray) or hasattr(
-            pipeline.features, "columns"
-        )
-        is_table &= np.ndim(pipeline.features) == 2
-        return default_baselines(pipeline.head) if is_table else {}
+        # Those of dense features alone; they center them.
+        is_dense = pipeline.is_table and not issparse(pipeline.features)
+        return default_baselines(pipeline.head) if is_dense else {}
     if not isinstance(baselines, dict):
         raise TypeError(
             f"Got baselines of type {type(baselines).__name__} but expected a dict of "
