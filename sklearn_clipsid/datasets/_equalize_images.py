@@ -62,7 +62,8 @@ def equalize_images(
 
     out_dir : str or PathLike
         Folder of the copies, which is made if it is not there. It may neither hold
-        one of the images nor lie in a folder that holds one.
+        one of the images nor lie in a folder that holds one. Choose one outside the
+        data set, or copies of both classes are read as one of its sources.
 
     size : int, default=256
         Width and height of the copies.
@@ -147,8 +148,6 @@ def _check_folder(folder: str, paths: list[str]) -> None:
     # Paths without a file are named by those who read them.
     parents = {os.path.dirname(path) for path in paths if os.path.exists(path)}
     sources = {Path(parent).resolve() for parent in parents}
-    if len(sources) > 1:  # a data set: a folder in it would be read as a class
-        sources.add(Path(os.path.commonpath(sources)))
     for source in sorted(sources):
         if source == out_dir or source in out_dir.parents or out_dir in source.parents:
             raise ValueError(
