@@ -84,8 +84,19 @@ class DetectionReport:
 
     Examples
     --------
-    >>> report = evaluate(detector, X, y, groups)  # doctest: +SKIP
-    >>> report.to_html("report.html")  # doctest: +SKIP
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_clipsid.report import evaluate
+    >>> groups = np.repeat(["GAN", "SD", "COCO", "RAISE"], 20)
+    >>> y = np.repeat([1, 0], 40)
+    >>> X = np.random.RandomState(0).normal(size=(80, 2)) + y[:, None]
+    >>> report = evaluate(
+    ...     LogisticRegression(), X, y, groups, max_fpr=0.2, n_boot=20, random_state=0
+    ... )
+    >>> report.to_markdown().splitlines()[0]
+    '# Detection report'
+    >>> sorted(report.to_dict()["counts"]["sources"].items())
+    [('COCO', 20), ('RAISE', 20)]
     """
 
     models: dict
