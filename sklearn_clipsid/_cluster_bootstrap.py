@@ -1,6 +1,7 @@
 """Draw whole clusters of rows again to tell how far a ranking score may be off."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -32,6 +33,25 @@ class GeneratorScores:
     low: np.ndarray
     high: np.ndarray
     n_redrawn: int
+
+
+def check_draws(n_boot, level):
+    """Refuse options that no interval can be drawn with, before anything is scored.
+
+    Parameters
+    ----------
+    n_boot, level
+        As of `cross_dataset_validate`.
+    """
+    if not isinstance(n_boot, Integral) or isinstance(n_boot, bool) or n_boot < 2:
+        raise ValueError(
+            f"Got n_boot={n_boot!r} but expected an integer of 2 or more; the default "
+            "is 1000."
+        )
+    if not isinstance(level, Real) or isinstance(level, bool) or not 0 < level < 1:
+        raise ValueError(
+            f"Got level={level!r} but expected a number between 0 and 1, both excluded."
+        )
 
 
 def bootstrap_generators(rows, scores, *, n_boot, level, random_state, means=None):

@@ -1,7 +1,6 @@
 """Arrange scored rows, of one test set or of all folds, by generator."""
 
 from collections.abc import Mapping
-from numbers import Integral, Real
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
@@ -23,19 +22,6 @@ from sklearn_clipsid._groups import (
     positive_rows,
     read_groups,
 )
-
-
-def check_draws(n_boot, level):
-    """Refuse options that no interval can be drawn with, before anything is scored."""
-    if not isinstance(n_boot, Integral) or isinstance(n_boot, bool) or n_boot < 2:
-        raise ValueError(
-            f"Got n_boot={n_boot!r} but expected an integer of 2 or more; the default "
-            "is 1000."
-        )
-    if not isinstance(level, Real) or isinstance(level, bool) or not 0 < level < 1:
-        raise ValueError(
-            f"Got level={level!r} but expected a number between 0 and 1, both excluded."
-        )
 
 
 def rank_predictions(y_true, y_score, groups, pair_id, negatives, pos_label):

@@ -10,6 +10,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _num_samples
 
+from sklearn_clipsid._cluster_bootstrap import check_draws
 from sklearn_clipsid._finite_rows import check_finite_rows
 from sklearn_clipsid._groups import check_length
 from sklearn_clipsid._image_sequence import as_images
@@ -238,13 +239,12 @@ def _check_options(estimator, max_fpr, n_edited, operations, n_boot, level):
             f"Got {estimator!r:.80} but expected a classifier; pass a detector or a "
             "pipeline that ends with one."
         )
-    for name, value in (("max_fpr", max_fpr), ("level", level)):
-        check_share(name, value)
-    for name, value, least in (("n_edited", n_edited, 0), ("n_boot", n_boot, 2)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(
-                f"Got {name}={value!r} but expected an integer of {least} or more."
-            )
+    check_share("max_fpr", max_fpr)
+    check_draws(n_boot, level)
+    if not isinstance(n_edited, Integral) or isinstance(n_edited, bool) or n_edited < 0:
+        raise ValueError(
+            f"Got n_edited={n_edited!r} but expected an integer of 0 or more."
+        )
     if n_edited == 1:
         raise ValueError(
             "Got n_edited=1 but expected 2 or more, of both classes, or 0 for none."
