@@ -19,9 +19,11 @@ from scipy.stats import laplace, norm
 
 from sklearn_clipsid._cluster_bootstrap import (
     Rankings,
-    arrange_generators,
     bootstrap_generators,
     draw_counts,
+)
+from sklearn_clipsid._generator_rows import (
+    arrange_generators,
 )
 
 METHODS = ("ours", "percentile", "BCa")

@@ -3,7 +3,7 @@
 python benchmarks/report.py embeddings.npz --manifest manifest.csv --out report.html
 
 The archive has an array `pooled`, the manifest the columns label, generator, pair_id,
-row by row. Groups with fewer images than --min-images are left out, and named.
+row by row. Generators with fewer images than --min-images are left out, and named.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("embeddings", type=Path)
     parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--min-images", type=int, default=20)
+    parser.add_argument("--min-images", type=int, default=60)
     parser.add_argument("--max-fpr", type=float, default=0.01)
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--jobs", type=int, default=2)
@@ -31,7 +31,7 @@ def main():
     print(describe_machine())
     rows = pd.read_csv(options.manifest, keep_default_na=False)
     n_images = rows["generator"].map(rows["generator"].value_counts())
-    kept = (n_images >= options.min_images).to_numpy()
+    kept = ((n_images >= options.min_images) | (rows["label"] == 0)).to_numpy()
     print(f"left out: {sorted(set(rows['generator'][~kept]))}")
     rows = rows[kept]
     X = np.load(options.embeddings)["pooled"][kept].astype(np.float32)

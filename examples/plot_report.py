@@ -14,8 +14,8 @@ it found as one page.
 # --------
 #
 # To build the documentation quickly this takes a part of the packaged embeddings: four
-# generators and four photo sources. The evaluation fits 100 detectors and takes
-# half a minute. Pass the whole sample, and `n_jobs`, to see more.
+# generators and four photo sources, which make 29 trainings in the four settings. Pass
+# the whole sample, and `n_jobs`, to see more.
 
 import numpy as np
 

@@ -465,12 +465,31 @@ def _worst_scores(folds, is_synthetic):
     return worst[real], -worst[synthetic]
 
 
+def images_needed(max_rate, confidence):
+    """Return how many held-out images it takes to promise a rate of errors.
+
+    Parameters
+    ----------
+    max_rate : float
+        Largest share of errors.
+
+    confidence : float
+        Probability that it is kept.
+
+    Returns
+    -------
+    n_images : int
+        None of so few might be an error just by luck.
+    """
+    return int(np.log(1 - confidence) / np.log(1 - max_rate)) + 1
+
+
 def _limit(scores, max_rate, confidence, what, parameter):
     """Return a score that is exceeded at most so often, with a margin for the few."""
     n = len(scores)
     n_above = int(binom.ppf(1 - confidence, n, max_rate)) - 1
     if n_above < 0:
-        needed = int(np.log(1 - confidence) / np.log(1 - max_rate)) + 1
+        needed = images_needed(max_rate, confidence)
         bound = 1 - (1 - confidence) ** (1 / n)
         error = "synthetic" if what == "photographs" else "real"
         warn_user(

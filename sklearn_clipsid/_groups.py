@@ -4,6 +4,10 @@ import numpy as np
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _num_samples
 
+from sklearn_clipsid._first_few import first_few
+
+MAX_LABELS = 5  # written out in a message
+
 
 def positive_rows(y, pos_label, *, name="y"):
     """Tell which rows are synthetic.
@@ -31,7 +35,11 @@ def positive_rows(y, pos_label, *, name="y"):
         )
     labels, code = factorize(column_or_1d(_to_array(y)))
     _refuse_missing(labels, code, name, "give every row its label")
-    labels_text = ", ".join(sorted(repr(label) for label in labels))
+    if not labels:
+        raise ValueError(
+            f"Got {name} without rows but expected photographs and synthetic images."
+        )
+    labels_text = first_few(sorted(repr(label) for label in labels), MAX_LABELS)
     if len(labels) > 2:
         raise ValueError(
             f"Got {name} with {len(labels)} labels ({labels_text}) but expected two, "
@@ -98,6 +106,13 @@ def read_sources(groups, n_samples):
             "Got groups of types that cannot be sorted together but expected names of "
             f"one type ({error}); convert them, e.g. to str."
         ) from error
+    for name in names:
+        if isinstance(name, str) and not _is_text(name):
+            raise ValueError(
+                f"Got the group {name!r}, whose name is not valid Unicode, but "
+                "expected text, as it is written into figures and tables; rename it, "
+                "or the folder that it comes from."
+            )
     rank = {name: position for position, name in enumerate(names)}
     return names, np.array([rank[name] for name in found], dtype=np.intp)[code], pair_id
 
@@ -243,6 +258,15 @@ def _to_array(values):
         return values
     # With dtype=None NumPy would write a NaN among texts as the text "nan".
     return np.array(list(values), dtype=object)
+
+
+def _is_text(name):
+    """Tell whether a name can be written; bytes of folders may be anything."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_missing(value):

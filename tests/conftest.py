@@ -54,6 +54,16 @@ def _one_thread_for_tiny_models(request):
     torch.set_num_threads(n_threads)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _workers_of_its_own():
+    # The workers of one module have not imported torch. loky takes the import for a
+    # leak of memory and replaces them, which now and then it never finishes.
+    yield
+    executors = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if executors is not None and executors._executor is not None:
+        executors._executor.shutdown(wait=True)
+
+
 @pytest.fixture(scope="session")
 def demo_encoder():
     """Path of the real CLIP ViT-B/16 image tower."""

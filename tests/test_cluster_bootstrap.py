@@ -9,11 +9,13 @@ from sklearn_clipsid._cluster_bootstrap import (
     _Classes,
     _draw_twice,
     _inflation,
-    arrange_generators,
     bootstrap_generators,
-    choose_negatives,
     draw_counts,
     logit_interval,
+)
+from sklearn_clipsid._generator_rows import (
+    arrange_generators,
+    choose_negatives,
 )
 
 FAKE, REAL = 0, 1

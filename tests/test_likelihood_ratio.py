@@ -72,9 +72,9 @@ def test_scores_that_separate_or_say_nothing_have_the_extreme_minima():
 @pytest.mark.parametrize(
     ("y", "ratio", "options", "message"),
     [
-        ([0, 1], [0, np.nan], {}, r"Got NaN for row\(s\) 1 but expected numbers"),
-        ([0, 1], [0], {}, "Got y_score with 1 rows but expected 2"),
-        ([0, 1], [[0, 1]], {}, r"Got y_score of shape \(1, 2\)"),
+        ([0, 1], [0, np.nan], {}, r"that is NaN for row\(s\) 1 but expected numbers"),
+        ([0, 1], [0], {}, "Got .* with 1 rows but expected 2"),
+        ([0, 1], [[0, 1]], {}, r"Got .* of shape \(1, 2\)"),
         ([0, 1], [0, 1], {"sample_weight": [1, 0]}, "Got no synthetic image"),
         ([1, 1], [0, 1], {}, "Got no photograph"),
         ([0, 1], [0, 1], {"sample_weight": [1]}, "Got sample_weight with 1 rows"),

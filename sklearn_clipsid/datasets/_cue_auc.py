@@ -8,7 +8,12 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
-from sklearn_clipsid._cluster_bootstrap import draw_counts, strata_of_clusters
+from sklearn_clipsid._cluster_bootstrap import (
+    draw_counts,
+)
+from sklearn_clipsid._generator_rows import (
+    strata_of_clusters,
+)
 from sklearn_clipsid._progress import slow_bar
 from sklearn_clipsid.datasets._file_cues import Cue
 

@@ -62,7 +62,8 @@ def equalize_images(
 
     out_dir : str or PathLike
         Folder of the copies, which is made if it is not there. It may neither hold
-        one of the images nor lie in a folder that holds one.
+        one of the images nor lie in a folder that holds one. Choose one outside the
+        data set, or copies of both classes are read as one of its sources.
 
     size : int, default=256
         Width and height of the copies.
@@ -144,7 +145,9 @@ def _check_folder(folder: str, paths: list[str]) -> None:
             f"Got out_dir={folder!r}, which is a file, but expected a folder; choose "
             "another name."
         )
-    sources = {Path(parent).resolve() for parent in map(os.path.dirname, paths)}
+    # Paths without a file are named by those who read them.
+    parents = {os.path.dirname(path) for path in paths if os.path.exists(path)}
+    sources = {Path(parent).resolve() for parent in parents}
     for source in sorted(sources):
         if source == out_dir or source in out_dir.parents or out_dir in source.parents:
             raise ValueError(

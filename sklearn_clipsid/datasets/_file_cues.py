@@ -64,7 +64,7 @@ def _share(values: np.ndarray) -> str:
 def _quartiles(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     if len(known) == 0:
-        return "none"
+        return "no value"
     low, high = np.quantile(known, [0.25, 0.75])
     return f"{low:.4g} to {high:.4g}"
 

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from sklearn_clipsid._cluster_bootstrap import bootstrap_generators
+from sklearn_clipsid._cluster_bootstrap import bootstrap_generators, check_draws
 from sklearn_clipsid._optional import import_optional
 from sklearn_clipsid.inspection._figure_style import SYNTHETIC_COLOUR, short_name
 from sklearn_clipsid.inspection._generator_ranking import (
-    check_draws,
     rank_folds,
     rank_predictions,
     score_rows,

@@ -1,7 +1,6 @@
 """Arrange scored rows, of one test set or of all folds, by generator."""
 
 from collections.abc import Mapping
-from numbers import Integral, Real
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
@@ -9,33 +8,20 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._response import _get_response_values
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from sklearn_clipsid._cluster_bootstrap import (
+from sklearn_clipsid._first_few import first_few
+from sklearn_clipsid._generator_rows import (
     GeneratorRows,
     arrange_generators,
     choose_negatives,
     cluster_rows,
     strata_of_clusters,
 )
-from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._groups import (
     check_length,
     list_rows,
     positive_rows,
     read_groups,
 )
-
-
-def check_draws(n_boot, level):
-    """Refuse options that no interval can be drawn with, before anything is scored."""
-    if not isinstance(n_boot, Integral) or isinstance(n_boot, bool) or n_boot < 2:
-        raise ValueError(
-            f"Got n_boot={n_boot!r} but expected an integer of 2 or more; the default "
-            "is 1000."
-        )
-    if not isinstance(level, Real) or isinstance(level, bool) or not 0 < level < 1:
-        raise ValueError(
-            f"Got level={level!r} but expected a number between 0 and 1, both excluded."
-        )
 
 
 def rank_predictions(y_true, y_score, groups, pair_id, negatives, pos_label):

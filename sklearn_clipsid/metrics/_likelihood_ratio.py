@@ -6,7 +6,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_clipsid._groups import check_length, list_rows, positive_rows
-from sklearn_clipsid.metrics._ranking import _check_scores
+from sklearn_clipsid.metrics._ranking import check_scores
 
 
 def log_likelihood_ratio_cost(
@@ -68,7 +68,7 @@ def log_likelihood_ratio_cost(
     0.127
     """
     positive, ratio, weight = _check_ratios(
-        y_true, log_likelihood_ratio, pos_label, sample_weight
+        y_true, log_likelihood_ratio, "log_likelihood_ratio", pos_label, sample_weight
     )
     # logaddexp takes infinite ratios: a right one costs 0, a wrong one infinitely much.
     costs = np.logaddexp(0, np.where(positive, -ratio, ratio)) / np.log(2)
@@ -123,7 +123,9 @@ def minimum_log_likelihood_ratio_cost(
     >>> minimum_log_likelihood_ratio_cost([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4])
     0.0
     """
-    positive, score, weight = _check_ratios(y_true, y_score, pos_label, sample_weight)
+    positive, score, weight = _check_ratios(
+        y_true, y_score, "y_score", pos_label, sample_weight
+    )
     of_class = [weight[~positive].sum(), weight[positive].sum()]
     balanced = weight / np.take(of_class, positive.astype(int))
     counts = balanced > 0
@@ -139,17 +141,17 @@ def minimum_log_likelihood_ratio_cost(
     )
 
 
-def _check_ratios(y_true, score, pos_label, sample_weight):
+def _check_ratios(y_true, score, name, pos_label, sample_weight):
     """Return the mask of synthetic images, the scores and the weights."""
     positive = positive_rows(y_true, pos_label, name="y_true")
     score = np.asarray(score, dtype=np.float64)
     if np.isnan(score).any():
         raise ValueError(
-            f"Got NaN for {list_rows(np.ravel(np.isnan(score)))} but expected numbers; "
-            "leave these rows out."
+            f"Got {name} that is NaN for {list_rows(np.ravel(np.isnan(score)))} but "
+            "expected numbers; leave these rows out."
         )
     # Infinite ratios are right or wrong, which is for the caller to see.
-    _check_scores(np.nan_to_num(score), len(positive))
+    check_scores(np.nan_to_num(score), len(positive), name)
     weight = np.ones(len(positive))
     if sample_weight is not None:
         check_length(sample_weight, len(positive), "sample_weight")

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_curve
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_clipsid._groups import check_length, positive_rows
-from sklearn_clipsid.metrics._ranking import _check_scores
+from sklearn_clipsid.metrics._ranking import check_scores
 
 # Sums of weights differ from the share that was meant by their rounding.
 ROUNDING = 1e-10
@@ -106,7 +106,7 @@ def tpr_at_fpr_score(y_true, y_score, *, max_fpr=0.01, pos_label=1, sample_weigh
             "one false alarm in a hundred photographs."
         )
     positive = positive_rows(y_true, pos_label, name="y_true")
-    y_score = _check_scores(y_score, len(positive))
+    y_score = check_scores(y_score, len(positive))
     weight = np.ones(len(positive))
     if sample_weight is not None:
         check_length(sample_weight, len(positive), "sample_weight")

@@ -84,7 +84,7 @@ def average_precision_by_generator(
             "'matched' where each group has photographs of its own."
         )
     positive = positive_rows(y_true, pos_label, name="y_true")
-    y_score = _check_scores(y_score, len(positive))
+    y_score = check_scores(y_score, len(positive))
     names, group, _ = read_sources(groups, len(positive))
     weight = None
     if sample_weight is not None:
@@ -240,19 +240,19 @@ def make_mean_average_precision_scorer(*, negatives="shared", pos_label=1):
     ).set_score_request(groups=True)
 
 
-def _check_scores(y_score, n_samples):
+def check_scores(y_score, n_samples, name="y_score"):
     y_score = np.asarray(y_score, dtype=float)
     if y_score.ndim != 1:
         raise ValueError(
-            f"Got y_score of shape {y_score.shape} but expected (n_samples,); pass the "
+            f"Got {name} of shape {y_score.shape} but expected (n_samples,); pass the "
             "column of the synthetic class, e.g. predict_proba(X)[:, "
             "list(classes_).index(pos_label)]."
         )
-    check_length(y_score, n_samples, "y_score")
+    check_length(y_score, n_samples, name)
     not_finite = ~np.isfinite(y_score)
     if not_finite.any():
         raise ValueError(
-            f"Got y_score that is NaN or infinite for {list_rows(not_finite)} but "
+            f"Got {name} that is NaN or infinite for {list_rows(not_finite)} but "
             "expected finite scores; score or leave out these rows."
         )
     return y_score

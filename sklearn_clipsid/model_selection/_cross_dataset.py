@@ -1,7 +1,6 @@
 """Train on each data set and test on each, with intervals per generator."""
 
 from itertools import chain
-from numbers import Integral
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -9,7 +8,7 @@ from sklearn.base import clone
 from sklearn.utils import Bunch, _safe_indexing, check_random_state
 from sklearn.utils._response import _get_response_values
 
-from sklearn_clipsid._cluster_bootstrap import bootstrap_generators
+from sklearn_clipsid._cluster_bootstrap import bootstrap_generators, check_draws
 from sklearn_clipsid._groups import list_rows
 from sklearn_clipsid._progress import slow_bar
 from sklearn_clipsid.model_selection._cross_generator import check_share
@@ -289,14 +288,9 @@ def mean_average_precision_matrix(table):
 
 def _check_options(combined, test_size, n_boot, level):
     check_share("test_size", test_size)
-    check_share("level", level)
     if not isinstance(combined, bool | np.bool_):
         raise ValueError(f"Got combined={combined!r} but expected True or False.")
-    if not isinstance(n_boot, Integral) or isinstance(n_boot, bool) or n_boot < 2:
-        raise ValueError(
-            f"Got n_boot={n_boot!r} but expected an integer of 2 or more; the default "
-            "is 1000."
-        )
+    check_draws(n_boot, level)
 
 
 def _fit_and_score(estimator, sets, combined, n_jobs, pos_label):

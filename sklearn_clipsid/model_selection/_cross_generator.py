@@ -8,7 +8,7 @@ from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
-from sklearn_clipsid._cluster_bootstrap import (
+from sklearn_clipsid._generator_rows import (
     choose_negatives,
     cluster_rows,
     strata_of_clusters,

@@ -12,13 +12,13 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _num_samples
 
-from sklearn_clipsid._cluster_bootstrap import (
+from sklearn_clipsid._first_few import first_few
+from sklearn_clipsid._generator_rows import (
     arrange_generators,
     choose_negatives,
     cluster_rows,
     strata_of_clusters,
 )
-from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._groups import (
     check_length,
     positive_rows,

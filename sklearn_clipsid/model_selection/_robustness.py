@@ -219,7 +219,7 @@ def robustness_table(
             f"Got threshold={threshold!r} but expected a number; pass None for the "
             "verdicts of estimator.predict."
         )
-    steps = _check_operations(operations)
+    steps = check_operations(operations)
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     scores = np.empty((1 + len(steps), len(images)))
     verdicts = np.empty(scores.shape, dtype=bool)
@@ -337,7 +337,7 @@ def _check_labels(y, pos_label, n_samples):
     return positive
 
 
-def _check_operations(operations):
+def check_operations(operations):
     """Return name, strength and function of each row of the table."""
     if operations is None:
         operations = OPERATIONS

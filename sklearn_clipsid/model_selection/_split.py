@@ -22,10 +22,10 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
 
     Each test fold holds the synthetic images of one generator beside one fold of the
     photographs, and the training set holds neither, so that a score says how well
-    images of an unseen generator are told from unseen photographs. There are as many
-    splits as generators, in sorted order of their names; split i takes the real fold
-    ``i % n_folds``, or, where the images of the generator are paired with photographs
-    of other folds only, the next of those.
+    images of an unseen generator are told from unseen photographs. Unless
+    `every_real_fold` is set there are as many splits as generators, in sorted order of
+    their names; split i takes the real fold ``i % n_folds``, or, where the images of
+    the generator are paired with photographs of other folds only, the next of those.
 
     Parameters
     ----------
@@ -231,7 +231,8 @@ class LeaveOneGeneratorOut(GroupsConsumerMixin, BaseCrossValidator):
                 "Got groups=None but expected the generator or photo source of each "
                 "row; pass cross_validate(..., groups=groups) and fit(X, y, "
                 "groups=groups) of a search, or, with metadata routing enabled, "
-                "cross_validate(..., params={'groups': groups})."
+                "cross_validate(..., params={'groups': groups}). Any parameter cv "
+                "takes list(splitter.split(X, y, groups)) as well."
             )
         return synthetic, *read_groups(groups, pair_id, n_samples)
 

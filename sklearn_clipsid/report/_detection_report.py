@@ -4,8 +4,11 @@ import json
 import os
 from dataclasses import dataclass, field, fields
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_clipsid._skops_import import import_skops
 from sklearn_clipsid.report._findings import findings
@@ -16,7 +19,7 @@ from sklearn_clipsid.report._sections import make_sections
 TITLE = "Detection report"
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, kw_only=True)
 class DetectionReport:
     """What `evaluate` found.
 
@@ -25,8 +28,8 @@ class DetectionReport:
 
     Parameters
     ----------
-    detector : str
-        The estimator as it prints, without folders.
+    models : dict of str
+        The detector and the baselines as they print, without folders.
 
     options : dict
         "max_fpr", "level" and "n_boot".
@@ -37,9 +40,12 @@ class DetectionReport:
     n_pairs : int
         Motifs that several images share.
 
+    settings_skipped : dict of str
+        Why there is no setting of a name.
+
     summary : list of dict
-        One row per setting and model: "auc" and "ap" with intervals, prevalence,
-        "tpr_at_fpr" at the best threshold of each test, "cllr" and "min_cllr".
+        One row per setting and model: "auc" and "ap" with intervals, prevalence with
+        its range, "cllr" and "min_cllr".
 
     generators, sources : list of dict
         The same of the detector for each generator, and for each photo source, by
@@ -78,14 +84,26 @@ class DetectionReport:
 
     Examples
     --------
-    >>> report = evaluate(detector, X, y, groups)  # doctest: +SKIP
-    >>> report.to_html("report.html")  # doctest: +SKIP
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_clipsid.report import evaluate
+    >>> groups = np.repeat(["GAN", "SD", "COCO", "RAISE"], 20)
+    >>> y = np.repeat([1, 0], 40)
+    >>> X = np.random.RandomState(0).normal(size=(80, 2)) + y[:, None]
+    >>> report = evaluate(
+    ...     LogisticRegression(), X, y, groups, max_fpr=0.2, n_boot=20, random_state=0
+    ... )
+    >>> report.to_markdown().splitlines()[0]
+    '# Detection report'
+    >>> sorted(report.to_dict()["counts"]["sources"].items())
+    [('COCO', 20), ('RAISE', 20)]
     """
 
-    detector: str
+    models: dict
     options: dict
     counts: dict
     n_pairs: int
+    settings_skipped: dict
     summary: list
     generators: list
     sources: list
@@ -105,7 +123,7 @@ class DetectionReport:
 
     @property
     def settings(self):
-        """Names of the settings, the hardest last."""
+        """Names of the settings, the one that holds out most last."""
         return list(dict.fromkeys(row["setting"] for row in self.summary))
 
     @property
@@ -116,13 +134,20 @@ class DetectionReport:
         share = n_synthetic / (n_real + n_synthetic)
         text = (
             f"{n_real} photographs of {_count(real, 'source')} and {n_synthetic} "
-            f"synthetic images of {_count(synthetic, 'generator')}: a prevalence of "
-            f"{share:.2f}."
+            f"synthetic images of {_count(synthetic, 'generator')}: "
+            f"{100 * share:.0f} % are synthetic."
         )
-        return text + (f" {self.n_pairs} motifs are shared." if self.n_pairs else "")
+        if self.n_pairs:
+            text += f" {self.n_pairs} motifs are shown by several images."
+        return text
+
+    @property
+    def findings(self):
+        """What the tables mean, in sentences, the most important first."""
+        return findings(self)
 
     def __repr__(self):
-        lines = [TITLE, self.subject, ""]
+        lines = [TITLE, self.subject, " ".join(self.models["detector"].split()), ""]
         names = [row["setting"] for row in self.summary]
         width = max(map(len, names))
         models = max(len(row["model"]) for row in self.summary)
@@ -133,9 +158,11 @@ class DetectionReport:
                 f"AUC {row['auc']:.3f} ({interval})  AP {row['ap']:.3f}  "
                 f"prevalence {row['prevalence']:.2f}"
             )
-        return "\n".join([*lines, "", *(f"- {text}" for text in findings(self))])
+        return "\n".join([*lines, "", *(f"- {text}" for text in self.findings)])
 
     def _repr_html_(self):
+        if find_spec("matplotlib") is None:  # a notebook should not fail for figures
+            return f"<pre>{escape(repr(self))}</pre>"
         # A frame keeps the style of the page and that of the notebook apart.
         page = escape(render_html(TITLE, self, make_sections(self)))
         style = "width: 100%; height: 45rem; border: 1px solid #ccc"
@@ -147,14 +174,14 @@ class DetectionReport:
         Returns
         -------
         report : dict
-            Of what JSON can hold. Infinite costs are the text "infinity".
+            Of what JSON can hold.
         """
         columns = {
             one.name: getattr(self, one.name)
             for one in fields(self)
             if one.name != "images"
         }
-        return _plain(columns | {"findings": findings(self)})
+        return columns | {"findings": self.findings}
 
     def to_json(self, path):
         """Write everything but the images and figures.
@@ -189,20 +216,22 @@ class DetectionReport:
         """Write one file with all tables, figures and the worst errors as thumbnails.
 
         The page needs no other file, no network and no script. It names no folder.
-        Figures need matplotlib.
+        Figures need matplotlib. Thumbnails are read from the images again; without
+        them set ``report.images = None``.
 
         Parameters
         ----------
         path : str or PathLike
             Where to write.
         """
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"Got path={os.fspath(path)!r} but there is no folder {str(folder)!r}; "
+                "make it first."
+            )
         page = render_html(TITLE, self, make_sections(self))
-        partial = f"{os.fspath(path)}.{os.getpid()}.partial"
-        try:
-            Path(partial).write_text(page, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        Path(path).write_text(page, encoding="utf-8")
 
     def to_card(self, model):
         """Make a model card of a detector.
@@ -217,6 +246,8 @@ class DetectionReport:
         card : skops.card.Card
             With the findings and tables. ``card.save("README.md")`` writes it.
         """
+        if not isinstance(model, (str, os.PathLike)):
+            check_is_fitted(model)
         import_skops()  # first and quickly, as skops.card imports it slowly
         from skops.card import Card
 
@@ -229,14 +260,3 @@ class DetectionReport:
 
 def _count(groups, what):
     return f"{len(groups)} {what}{'s' * (len(groups) != 1)}"
-
-
-def _plain(value):
-    """Return what JSON can hold."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and value == float("inf"):
-        return "infinity"
-    return value

@@ -5,19 +5,24 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import clone, is_classifier
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _num_samples
 
+from sklearn_clipsid._cluster_bootstrap import check_draws
+from sklearn_clipsid._finite_rows import check_finite_rows
 from sklearn_clipsid._groups import check_length
 from sklearn_clipsid._image_sequence import as_images
 from sklearn_clipsid._loaded_parts import parts_of
 from sklearn_clipsid._model_card import package_versions
 from sklearn_clipsid._portable_part import leave_machine_behind
 from sklearn_clipsid.model_selection._cross_generator import check_share
+from sklearn_clipsid.model_selection._robustness import check_operations
 from sklearn_clipsid.report._detection_report import DetectionReport
 from sklearn_clipsid.report._file_checks import audit_files, edit_held_out_images
 from sklearn_clipsid.report._held_out_scores import (
+    Data,
     default_baselines,
     score_settings,
     split_pipeline,
@@ -101,16 +106,20 @@ def evaluate(
         thumbnails. None takes `X` if that holds images, else the report does without.
 
     baselines : dict of classifier, default=None
-        What to compare with, by name; they take the same features as the last step of
-        a pipeline. None stands for logistic regression and cosine kNN, `{}` for none.
+        What to compare with, by name; they take what the estimator takes after its
+        encoder. None stands for logistic regression (``C=0.001`` on standardised
+        features) and nine nearest neighbours by cosine, both after the steps of a
+        pipeline before its last, and for nothing where X holds images that no encoder
+        of this package embeds, or is sparse. `{}` is none.
 
     max_fpr : float, default=0.01
         Share of photographs that may be called synthetic, and of synthetic images that
         may be called real, at the operating point.
 
     n_edited : int, default=100
-        Images for the robustness table, taken evenly from the groups of one in-domain
-        test fold. Each is embedded once for every operation. 0 leaves the table out.
+        Images for the robustness table, half of them photographs, taken evenly from the
+        groups of one in-domain test fold; fewer if it has fewer. Each is embedded once
+        for every operation. 0 leaves the table out.
 
     operations : sequence of str or dict, default=None
         As of `robustness_table`. None compresses, scales, blurs and adds noise, at one
@@ -120,7 +129,7 @@ def evaluate(
         Number of bootstrap draws.
 
     level : float, default=0.95
-        Confidence level of the intervals.
+        Confidence level of the intervals, except those of the leak audit.
 
     random_state : int, RandomState instance or None, default=None
         Deals rows into folds and draws. Pass an int for the same report on each call.
@@ -149,8 +158,12 @@ def evaluate(
     and source by source. `LeaveOneGeneratorOut` with random photographs makes the
     second setting, with ``every_real_fold=True`` the fourth. In the third each source
     is tested together with a part of each generator. More than ten sources are put
-    together into ten, of similar size. With one source the report has two settings,
-    and says so.
+    together into ten, of similar size. Where there is one source only, or where pairs
+    leave nothing to train on, the report has fewer settings and says why.
+
+    A search whose splitter asks for groups, such as
+    ``GridSearchCV(..., cv=LeaveOneGeneratorOut())``, gets those of the training images
+    if metadata routing is enabled.
 
     **Ranking.** Each test fold ranks one generator against photographs. The summary is
     the mean over these, by one detector each, with intervals as those of
@@ -164,7 +177,8 @@ def evaluate(
 
     **Cllr** takes ``logit(p) - logit(s)`` as logarithm of the likelihood ratio, where p
     is the probability and s the share of synthetic images in training. It is unfair to
-    classifiers with class weights.
+    classifiers with class weights. Probabilities of 0 and 1 count as the nearest other
+    number, as in :func:`sklearn.metrics.log_loss`.
 
     Examples
     --------
@@ -182,94 +196,125 @@ def evaluate(
     ['in-domain', 'unseen generator', 'unseen source', 'both unseen']
     >>> report.to_html("report.html")  # doctest: +SKIP
     """
-    _check_options(estimator, max_fpr, n_edited, n_boot, level)
+    _check_options(estimator, max_fpr, n_edited, operations, n_boot, level)
     rng = check_random_state(random_state)
     options = Options(
-        max_fpr, n_boot, level, n_jobs, pos_label, rng.randint(np.iinfo(np.int32).max)
+        float(max_fpr),
+        int(n_boot),
+        float(level),
+        n_jobs,
+        pos_label,
+        rng.randint(np.iinfo(np.int32).max),
     )
-    embedder, head = split_pipeline(estimator)
-    X, images = _read_data(embedder, X, images)
-    rows = read_image_rows(y, groups, pair_id, _num_samples(X), pos_label)
-    y = np.asarray(y)
-    settings = lay_out_settings(rows, rng)
-    models = {DETECTOR: head} | _read_baselines(baselines, head, X)
-    scores = score_settings(models, X, y, rows, settings, options)
+    pipeline = _embed(estimator, X, images)
+    data = _read_data(pipeline, y, groups, pair_id, pos_label)
+    rows = data.images
+    models = {DETECTOR: pipeline.head} | _read_baselines(baselines, pipeline)
+    settings, skipped = lay_out_settings(rows, rng)
+    on_files = audit_files(pipeline.images, rows, options)
+    scores = score_settings(models, data, settings, options)
+    on_edits = edit_held_out_images(
+        pipeline, data, settings["in-domain"], n_edited, operations, options
+    )
     return DetectionReport(
-        detector=_describe(estimator),
-        options={"max_fpr": max_fpr, "level": level, "n_boot": n_boot},
+        models=_describe(models | {DETECTOR: estimator}),
+        options={
+            name: getattr(options, name) for name in ("max_fpr", "level", "n_boot")
+        },
         counts={"generators": rows.count(True), "sources": rows.count(False)},
         n_pairs=int(rows.pair.max() + 1),
+        settings_skipped=skipped,
         versions=package_versions(),
-        encoder=dict(getattr(embedder, "fingerprint_", {})),
-        images=images,
+        encoder=dict(getattr(pipeline.embedder, "fingerprint_", {})),
+        images=pipeline.images,
         **_score_tables(settings, scores, rows, options),
-        **audit_files(images, rows, options),
-        **edit_held_out_images(
-            embedder,
-            head,
-            images,
-            X,
-            y,
-            rows,
-            settings["in-domain"],
-            n_edited,
-            operations,
-            options,
-        ),
+        **on_files,
+        **on_edits,
     )
 
 
-def _check_options(estimator, max_fpr, n_edited, n_boot, level):
+def _check_options(estimator, max_fpr, n_edited, operations, n_boot, level):
     if not is_classifier(estimator):
         raise TypeError(
             f"Got {estimator!r:.80} but expected a classifier; pass a detector or a "
             "pipeline that ends with one."
         )
-    for name, value in (("max_fpr", max_fpr), ("level", level)):
-        check_share(name, value)
-    for name, value, least in (("n_edited", n_edited, 0), ("n_boot", n_boot, 2)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(
-                f"Got {name}={value!r} but expected an integer of {least} or more."
-            )
+    check_share("max_fpr", max_fpr)
+    check_draws(n_boot, level)
+    if not isinstance(n_edited, Integral) or isinstance(n_edited, bool) or n_edited < 0:
+        raise ValueError(
+            f"Got n_edited={n_edited!r} but expected an integer of 0 or more."
+        )
+    if n_edited == 1:
+        raise ValueError(
+            "Got n_edited=1 but expected 2 or more, of both classes, or 0 for none."
+        )
+    check_operations(operations)
 
 
-def _read_data(embedder, X, images):
-    """Return features, or what else the head takes, and the images if there are any."""
+@dataclass
+class EmbeddedPipeline:
+    """A detector taken apart: what it makes of images, and what it does with that."""
+
+    embedder: Any  # None where X is taken as it is
+    head: Any
+    features: Any
+    images: Any
+    is_table: bool  # of features, which may be sparse
+
+
+def _embed(estimator, X, images):
+    """Embed each image once if the estimator begins with an encoder of ours."""
+    embedder, head = split_pipeline(estimator)
     if embedder is not None:
         images = as_images(X if images is None else images)
-        # Fitted for good: its fingerprint is that of these features.
-        return embedder.fit(X).transform(X), images
-    if _is_table(X):
-        X = np.asarray(X)
-        if images is None:
-            return X, None
-    else:
+        # Of many images this takes longest, so that a bar is shown.
+        features = clone(embedder).set_params(**_bar(embedder)).fit_transform(X)
+        embedder.fit(X)  # notes its fingerprint
+        return EmbeddedPipeline(embedder, head, features, images, is_table=True)
+    X, is_table = _read_table(X)
+    if not is_table:
         X = as_images(X)
         images = X if images is None else images
-    images = as_images(images)
-    check_length(images, len(X), "images")
-    return X, images
+    images = None if images is None else as_images(images)
+    return EmbeddedPipeline(None, head, X, images, is_table)
 
 
-def _is_table(X):
-    """Tell a table of numbers from a sequence of images."""
-    if hasattr(X, "dtypes") or hasattr(X, "dtype"):
-        return np.ndim(X) == 2 and np.asarray(X).dtype.kind in "fiub"
-    return len(X) > 0 and isinstance(X[0], (list, tuple))
+def _read_table(X):
+    """Return lists of numbers as an array, and whether X is a table of features."""
+    if issparse(X) or (hasattr(X, "columns") and X.shape[1] > 1):
+        return X, True
+    if isinstance(X, (list, tuple)) and len(X):
+        # Rows of numbers; images have two or three dimensions, paths have none.
+        is_row = isinstance(X[0], (list, tuple, np.ndarray)) and np.ndim(X[0]) == 1
+        X = np.asarray(X) if is_row else X
+    if isinstance(X, np.ndarray) and X.dtype.kind in "fib" and X.ndim != 2:
+        raise ValueError(
+            f"Got X of shape {X.shape} and type {X.dtype} but expected features of "
+            "shape (n_samples, n_features), or images."
+        )
+    is_table = isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiub"
+    return X, is_table
 
 
-def _read_baselines(baselines, head, X):
+def _bar(embedder):
+    """Return the parameter that shows progress, where the embedder has one."""
+    return {"verbose": True} if "verbose" in embedder.get_params() else {}
+
+
+def _read_baselines(baselines, pipeline):
     if baselines is None:
-        # Those of features alone; a classifier that reads images is its own expert.
-        return default_baselines(head) if isinstance(X, np.ndarray) else {}
+        # Those of dense features alone; they center them.
+        is_dense = pipeline.is_table and not issparse(pipeline.features)
+        return default_baselines(pipeline.head) if is_dense else {}
     if not isinstance(baselines, dict):
         raise TypeError(
             f"Got baselines of type {type(baselines).__name__} but expected a dict of "
             "classifiers by name, {} for none."
         )
     for name, baseline in baselines.items():
-        if name == DETECTOR or not is_classifier(baseline):
+        is_model = hasattr(baseline, "fit") and is_classifier(baseline)
+        if name == DETECTOR or not is_model:
             raise ValueError(
                 f"Got the baseline {name!r}: {baseline!r:.80} but expected a "
                 f"classifier under a name other than {DETECTOR!r}."
@@ -277,29 +322,40 @@ def _read_baselines(baselines, head, X):
     return baselines
 
 
-def _describe(estimator):
-    """Write the detector down, without the folders of this machine."""
-    portable = clone(estimator)
-    for part in list(parts_of(portable)):
-        leave_machine_behind(part)
-    with np.printoptions(threshold=1, edgeitems=1):
-        return repr(portable)
+def _read_data(pipeline, y, groups, pair_id, pos_label):
+    X = pipeline.features
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        check_finite_rows(X, pipeline.head)
+    rows = read_image_rows(y, groups, pair_id, _num_samples(X), pos_label)
+    if pipeline.images is not None:
+        check_length(pipeline.images, _num_samples(X), "images")
+    return Data(X, column_or_1d(y), rows)
+
+
+def _describe(models):
+    """Write models down, without the folders of this machine."""
+    texts = {}
+    for name, model in models.items():
+        portable = clone(model)
+        for part in list(parts_of(portable)):
+            leave_machine_behind(part)
+        with np.printoptions(threshold=1, edgeitems=1):
+            texts[name] = repr(portable)
+    return texts
 
 
 def _score_tables(settings, scores, rows, options):
     of_detector = {name: of_model[DETECTOR] for name, of_model in scores.items()}
     summary, generators, sources, pairs = ranking_tables(settings, scores, options)
-    add_evidence(summary, settings, scores, options)
-    hardest = list(settings)[-1]
+    add_evidence(summary, settings, scores)
+    last = list(settings)[-1]
     return {
         "summary": summary,
         "generators": generators,
         "sources": sources,
         "pairs": pairs,
-        "operating_point": operating_table(settings, of_detector),
+        "operating_point": operating_table(settings, of_detector, options.level),
         "calibration": calibration_table(settings, of_detector),
         "roc": roc_table(settings, of_detector),
-        "failures": failure_table(
-            hardest, settings[hardest], of_detector[hardest], rows
-        ),
+        "failures": failure_table(last, settings[last], of_detector[last], rows),
     }

@@ -1,21 +1,29 @@
 """Say in a few sentences what the tables of a report mean."""
 
-import numpy as np
-
+from sklearn_clipsid._abstaining import images_needed
 from sklearn_clipsid.datasets._cue_auc import TOGETHER
 
-LEAST_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
+# Cllr from here on is more than chance makes of probabilities that say nothing.
+MISLEADING, SILENT = 1.1, 0.95
 
 
 def percent(share):
-    """Write a share as a percentage, with a digit more where it is small."""
-    digits = 1 if 0 < share < 0.0995 else 0
+    """Write a rate as a percentage, with a digit more near 0 and 100."""
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    digits = 1 if 0 < share < 0.0995 or 0.995 <= share < 1 else 0
     return f"{100 * share:.{digits}f}".removesuffix(".0") + " %"
+
+
+def exact_percent(share):
+    """Write a share that somebody chose as a percentage."""
+    return f"{100 * share:.6g} %"
 
 
 def two_digits(value):
     """Write a number with two decimals."""
-    return "∞" if np.isinf(value) else f"{value:.2f}"
+    return f"{value:.2f}"
 
 
 def interval(row, name, write=two_digits):
@@ -37,97 +45,112 @@ def findings(report):
     sentences : list of str
         The most important first.
     """
-    found = [_headline(report), _weakest(report), *_baselines(report)]
-    found += [_operating_point(report), *_few_photographs(report), *_cost(report)]
-    return [*found, *_leaks(report), *_robustness(report), *_one_source(report)]
+    found = [_headline(report), *_baselines(report), _weakest(report)]
+    found += [_operating_point(report), *_few_images(report), *_cost(report)]
+    found += [*_leaks(report), *_robustness(report)]
+    skipped = report.settings_skipped.items()
+    return found + [f"Not tested: {name}. {reason}" for name, reason in skipped]
 
 
-def _of_detector(report, setting):
-    return next(row for row in report.summary if row["setting"] == setting)
+def _rows(report, setting):
+    """Return the rows of the detector and of the baselines."""
+    return [row for row in report.summary if row["setting"] == setting]
 
 
 def _headline(report):
-    known, unknown = (_of_detector(report, report.settings[place]) for place in (0, -1))
-    what = "generators and photo sources" if report.sources else "generators"
-    return (
-        f"On {what} that it has not seen, the detector has a ROC AUC of "
-        f"{two_digits(unknown['auc'])} ({interval(unknown, 'auc')}); on those that it "
-        f"has seen, {two_digits(known['auc'])}. Use the first figure for images of "
+    known, unknown = (_rows(report, report.settings[place])[0] for place in (0, -1))
+    text = (
+        f"In the setting “{report.settings[-1]}” the detector has a ROC AUC of "
+        f"{two_digits(unknown['auc'])} ({interval(unknown, 'auc')}), in domain of "
+        f"{two_digits(known['auc'])}. Use the first figure for images of "
         "unknown origin."
     )
+    if not report.sources:
+        text += " It does not hold for photographs of sources that are not in training."
+    if unknown["auc_high"] < 0.5:
+        text += " It ranks such images worse than guessing would."
+    elif unknown["auc_low"] <= 0.5:
+        text += " That is not shown to be better than guessing."
+    return text
+
+
+def _baselines(report):
+    own, *others = _rows(report, report.settings[-1])
+    if not others:
+        return ["It was compared with no baseline."]
+    best = max(others, key=lambda row: row["auc"])
+    name, verb = best["model"], "is hardly better than"
+    if two_digits(best["auc"]) == two_digits(own["auc"]):
+        verb = "is as good as"
+    elif best["auc"] > own["auc"]:
+        verb = "is worse than"
+    elif best["auc"] < own["auc_low"]:
+        verb = "is better than"
+    return [
+        f"In that setting it {verb} {name}: {two_digits(own['auc'])} against "
+        f"{two_digits(best['auc'])}."
+    ]
 
 
 def _weakest(report):
     last = report.settings[-1]
-    worst = min(
-        (row for row in report.generators if row["setting"] == last),
-        key=lambda row: row["auc"],
-    )
-    text = f"The hardest unseen generator is {worst['generator']} "
-    text += f"(ROC AUC {two_digits(worst['auc'])})"
-    if report.sources:
-        worst = min(
-            (row for row in report.sources if row["setting"] == last),
-            key=lambda row: row["auc"],
-        )
-        text += f", the hardest unseen photo source {worst['source']} "
-        text += f"({two_digits(worst['auc'])})"
-    return text + "."
-
-
-def _baselines(report):
-    last = report.settings[-1]
-    own, *others = (row for row in report.summary if row["setting"] == last)
-    if not others:
-        return []
-    best = max(others, key=lambda row: row["auc"])
-    figures = f"{two_digits(best['auc'])} against {two_digits(own['auc'])}"
-    if best["auc"] >= own["auc"]:
-        text = f"{best['model'].capitalize()} does as well or better there: {figures}."
-    elif best["auc"] > own["auc_low"]:
-        text = (
-            f"It is hardly better there than {best['model']}, which lies within its "
-            f"interval: {figures}."
-        )
-    else:
-        text = f"It is better there than {best['model']}: {figures}."
-    return [text]
+    parts = []
+    for what, table in (("generator", report.generators), ("source", report.sources)):
+        rows = [row for row in table if row["setting"] == last]
+        if rows:
+            worst = min(rows, key=lambda row: row["auc"])
+            figure = two_digits(worst["auc"])
+            if worst["auc"] < 0.5:
+                figure += ", worse than guessing"
+            name = f"{worst[what]} ({figure})"
+            parts.append(f"the {what} with the lowest ROC AUC is {name}")
+    return f"There {', and '.join(parts)}."
 
 
 def _operating_point(report):
-    limit, row = report.options["max_fpr"], report.operating_point[-1]
-    false_alarms = f"{percent(row['fpr'])} of the photographs were called synthetic"
+    limit = report.options["max_fpr"]
+    row = max(report.operating_point, key=lambda row: row["fpr"])
+    verb = "were not refuted"
     if row["fpr_low"] > limit:
-        text = (
-            f"Thresholds for {percent(limit)} false alarms do not hold: {false_alarms}"
-        )
-    else:
-        text = f"With thresholds for {percent(limit)} false alarms {false_alarms}"
+        verb = "do not hold"
+    elif row["fpr_high"] <= limit:
+        verb = "held"
+    last = report.operating_point[-1]
     return (
-        f"{text} in the hardest setting; {percent(row['tpr'])} of the synthetic images "
-        f"were found, {percent(row['synthetic_undecided'])} left undecided."
+        f"Thresholds for {exact_percent(limit)} of errors {verb}: "
+        f"{percent(row['fpr'])} ({interval(row, 'fpr', percent)}) of {row['n_real']} "
+        f"photographs were called synthetic in the setting “{row['setting']}”. In "
+        f"“{last['setting']}” {percent(last['tpr'])} of the synthetic images were "
+        f"found, {percent(last['fnr'])} called real, "
+        f"{percent(last['synthetic_undecided'])} left undecided."
     )
 
 
-def _few_photographs(report):
+def _few_images(report):
     limit = report.options["max_fpr"]
-    needed = int(np.log(1 - LEAST_CONFIDENCE) / np.log(1 - limit)) + 1
-    n_photographs = sum(report.counts["sources"].values())
-    if n_photographs >= needed:
+    needed = images_needed(limit, CONFIDENCE)
+    few = []
+    for name, words in (("real", "photographs"), ("synthetic", "synthetic images")):
+        fewest = min(row[f"n_{name}_trained"] for row in report.operating_point)
+        if fewest < needed:
+            few.append(f"{fewest} {words}")
+    if not few:
         return []
     return [
-        f"{n_photographs} photographs are too few to promise {percent(limit)} false "
-        f"alarms with a confidence of 95 %; it takes {needed} in training."
+        f"Some detectors chose their thresholds on {' and '.join(few)}, too few to "
+        f"promise {exact_percent(limit)} of errors with a confidence of "
+        f"{percent(CONFIDENCE)}: it takes {needed}."
     ]
 
 
 def _cost(report):
-    cost = _of_detector(report, report.settings[-1])["cllr"]
-    if cost is None or cost <= 1:
+    cost = _rows(report, report.settings[-1])[0]["cllr"]
+    if cost is None or cost < SILENT:
         return []
+    verb = "mislead" if cost >= MISLEADING else "say next to nothing"
     return [
-        f"On unseen images its probabilities mislead: the cost Cllr is "
-        f"{two_digits(cost)} bits, and 1 would be had for saying nothing."
+        f"There its probabilities {verb}: they cost {two_digits(cost)} bits (Cllr), "
+        "where 1 is had for saying nothing."
     ]
 
 
@@ -147,20 +170,16 @@ def _robustness(report):
     if report.robustness is None:
         return []
     clean, *edited = report.robustness
-    if not edited:
-        return []
     worst = min(edited, key=lambda row: row["auc"])
-    return [
-        f"Of the edits, {worst['operation']} {worst['strength']:g} hurts most: ROC AUC "
-        f"{two_digits(worst['auc'])} instead of {two_digits(clean['auc'])}, and "
-        f"{percent(worst['flips'])} of the verdicts flip."
-    ]
+    flips = max(edited, key=lambda row: row["flips"])
+    text = f"No edit of {clean['n']} images in domain lowers ROC AUC"
+    if two_digits(worst["auc"]) < two_digits(clean["auc"]):
+        text = (
+            f"Of the edits of {clean['n']} images in domain, {_edit(worst)} lowers ROC "
+            f"AUC most, from {two_digits(clean['auc'])} to {two_digits(worst['auc'])}"
+        )
+    return [f"{text}; {_edit(flips)} flips {percent(flips['flips'])} of the verdicts."]
 
 
-def _one_source(report):
-    if report.sources:
-        return []
-    return [
-        "All photographs are of one source, so that it is not known what the detector "
-        "makes of others. Name the sources in groups, or add photographs."
-    ]
+def _edit(row):
+    return f"{row['operation']} {row['strength']:g}"

@@ -2,9 +2,10 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from sklearn import get_config
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -12,15 +13,26 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing
 from sklearn.utils._response import _get_response_values_binary
+from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_clipsid._abstaining import AbstainingClassifier
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
-from sklearn_clipsid._groups import list_rows
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._precomputed_embedder import PrecomputedEmbedder
 from sklearn_clipsid._progress import slow_bar
-from sklearn_clipsid.report._settings import deal_folds
+from sklearn_clipsid.report._settings import ImageRows, deal_folds
 
 INNER_FOLDS = 3
+
+
+@dataclass
+class Data:
+    """Features or images of all rows, their labels, and what else is known of them."""
+
+    X: Any
+    y: np.ndarray
+    images: ImageRows
 
 
 @dataclass
@@ -55,7 +67,7 @@ def split_pipeline(estimator):
     Returns
     -------
     embedder : transformer or None
-        The first step, if it is one of this package's.
+        A copy of the first step, if it is one of this package's.
 
     head : classifier
         All other steps.
@@ -63,7 +75,7 @@ def split_pipeline(estimator):
     if isinstance(estimator, Pipeline):
         first = estimator.steps[0][1]
         if isinstance(first, (CLIPEmbedder, PrecomputedEmbedder)):
-            return first, Pipeline(estimator.steps[1:])
+            return clone(first), Pipeline(estimator.steps[1:])
     return None, estimator
 
 
@@ -89,7 +101,7 @@ def default_baselines(head):
     }
 
 
-def score_settings(models, X, y, images, settings, options):
+def score_settings(models, data, settings, options):
     """Fit every model in every trial of every setting.
 
     Parameters
@@ -97,14 +109,8 @@ def score_settings(models, X, y, images, settings, options):
     models : dict of classifier
         The detector first, then the baselines.
 
-    X : ndarray or sequence
-        Features, or images.
-
-    y : ndarray of shape (n_samples,)
-        Labels.
-
-    images : ImageRows
-        What is known of each image.
+    data : Data
+        All rows.
 
     settings : dict of Setting
         What to train and test on.
@@ -122,10 +128,10 @@ def score_settings(models, X, y, images, settings, options):
     tasks, keys = [], []
     for name, setting in settings.items():
         for number, (train, test) in enumerate(setting.splits):
-            inner = inner_splits(images, train, rng)
+            inner = inner_splits(data.images, train, rng)
             for model, estimator in models.items():
                 folds = inner if model == detector else None
-                tasks.append((estimator, X, y, train, test, folds, options))
+                tasks.append((estimator, data, train, test, folds, options))
                 keys.append((name, model, number))
     parts = dict(zip(keys, _run(tasks, options.n_jobs)))
     return {
@@ -173,7 +179,7 @@ def _run(tasks, n_jobs):
     return list(slow_bar(results, "fitting detectors", len(tasks), unit="fit"))
 
 
-def fit_and_score(estimator, X, y, train, test, inner, options):
+def fit_and_score(estimator, data, train, test, inner, options):
     """Fit one detector and score its test rows.
 
     Parameters
@@ -181,7 +187,7 @@ def fit_and_score(estimator, X, y, train, test, inner, options):
     estimator : classifier
         Cloned.
 
-    X, y
+    data : Data
         All rows.
 
     train, test : ndarray of int
@@ -198,26 +204,35 @@ def fit_and_score(estimator, X, y, train, test, inner, options):
     scores : Scores
         Of the test rows.
     """
-    model = fit_detector(estimator, X, y, train, inner, options)
-    X_test = _safe_indexing(X, test)
-    score = _response(model, X_test, test, options.pos_label)
+    model = fit_detector(estimator, data, train, inner, options)
+    X = _safe_indexing(data.X, test)
+    score, _ = _get_response_values_binary(
+        model, X, ["decision_function", "predict_proba"], pos_label=options.pos_label
+    )
+    if not np.isfinite(score).all():
+        rows = [str(row) for row in test[~np.isfinite(score)]]
+        raise ValueError(
+            f"Got scores of {type(estimator).__name__} that are NaN or infinite for "
+            f"row(s) {first_few(rows)} but expected finite ones; look at the features "
+            "of these rows."
+        )
     fitted = model.estimator_ if inner is not None else model
     probability = verdict = None
     if hasattr(fitted, "predict_proba"):
         column = list(model.classes_).index(options.pos_label)
-        probability = model.predict_proba(X_test)[:, column]
+        probability = model.predict_proba(X)[:, column]
     if inner is not None:
         low, high = model.thresholds_
         verdict = (score > high).astype(int) - (score < low)
     return Scores(score, probability, verdict)
 
 
-def fit_detector(estimator, X, y, train, inner, options):
+def fit_detector(estimator, data, train, inner, options):
     """Fit a detector, and choose its operating point where inner folds are given.
 
     Parameters
     ----------
-    estimator, X, y, train, inner, options
+    estimator, data, train, inner, options
         As of `fit_and_score`.
 
     Returns
@@ -233,20 +248,23 @@ def fit_detector(estimator, X, y, train, inner, options):
     with warnings.catch_warnings():
         # Of each trial again; the report says it once.
         warnings.filterwarnings("ignore", r"Got \d+ held-out .* to promise")
-        return model.fit(_safe_indexing(X, train), y[train])
-
-
-def _response(model, X, rows, pos_label):
-    score, _ = _get_response_values_binary(
-        model, X, ["decision_function", "predict_proba"], pos_label=pos_label
-    )
-    if not np.isfinite(score).all():
-        raise ValueError(
-            f"Got scores that are NaN or infinite for {list_rows(~np.isfinite(score))} "
-            f"of the {len(rows)} test rows {rows[:3].tolist()}, ... but expected "
-            "finite ones; look at the features of these rows."
+        return model.fit(
+            _safe_indexing(data.X, train),
+            data.y[train],
+            **_metadata(model, data.images, train),
         )
-    return score
+
+
+def _metadata(model, images, train):
+    """Return groups and pairs if the model asks for them, as a search does for its cv.
+
+    Only with metadata routing can it ask.
+    """
+    if not get_config()["enable_metadata_routing"]:
+        return {}
+    known = {"groups": images.group_name, "pair_id": images.pair_id}
+    wanted = get_routing_for_object(model).consumes("fit", known)
+    return {name: known[name][train] for name in wanted}
 
 
 def _joined(parts):

@@ -2,11 +2,16 @@
 
 import base64
 import io
-import re
 from html import escape
 
 from sklearn_clipsid.report._figures import draw_figure
-from sklearn_clipsid.report._sections import Bullets, Failures, Figure, Table
+from sklearn_clipsid.report._sections import (
+    Bullets,
+    Codes,
+    Failures,
+    Figure,
+    Table,
+)
 
 TEXT = ' class="text"'
 THUMBNAIL = 200  # pixels
@@ -26,6 +31,8 @@ caption { text-align: left; padding-bottom: .4rem; color: #444; }
 th, td { padding: .3rem .6rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
+td:first-child { max-width: 18rem; overflow-wrap: anywhere; }
+figcaption { color: #444; font-size: .9rem; max-width: 46rem; }
 .text { text-align: left; }
 th { font-weight: 600; vertical-align: bottom; }
 small { display: block; color: #444; font-size: .78rem; white-space: nowrap; }
@@ -66,6 +73,8 @@ def render_html(title, report, sections):
         HTML, with figures and images inside.
     """
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(report.subject)}</p>"]
+    detector = " ".join(report.models["detector"].split())
+    body.append(f"<p><code>{escape(detector)}</code></p>")
     for number, section in enumerate(sections):
         blocks = "\n".join(_render(block, report) for block in section.blocks)
         name = ' class="first"' if number == 0 else ""
@@ -85,25 +94,28 @@ def render_html(title, report, sections):
 def _render(block, report):
     match block:
         case str():
-            return f"<p>{_text(block)}</p>"
+            return f"<p>{escape(block)}</p>"
         case Bullets():
-            items = "\n".join(f"<li>{_text(item)}</li>" for item in block.items)
+            items = "\n".join(f"<li>{escape(item)}</li>" for item in block.items)
+            return f"<ul>\n{items}\n</ul>"
+        case Codes():
+            items = "\n".join(
+                f"<li>{escape(label)}: <code>{escape(code)}</code></li>"
+                for label, code in block.items
+            )
             return f"<ul>\n{items}\n</ul>"
         case Table():
             return _table(block.header, block.rows, block.caption)
         case Figure():
             image = _data_url("svg+xml", draw_figure(block.name, report))
-            return f'<figure><img src="{image}" alt="{escape(block.alt)}"></figure>'
+            caption = f"<figcaption>{escape(block.caption)}</figcaption>"
+            image = f'<img src="{image}" alt="{escape(block.alt)}">'
+            return f"<figure>{image}{caption * bool(block.caption)}</figure>"
         case Failures() if report.images is None:
             return _table(block.header, block.table)
         case Failures():
             return _thumbnails(block.rows, report.images)
     raise TypeError(f"Got a block of type {type(block).__name__} but expected another.")
-
-
-def _text(text):
-    """Escape a text, in which backquotes mark code."""
-    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _table(header, rows, caption=""):
@@ -139,11 +151,10 @@ def _cell(cell):
 
 def _thumbnails(failures, images):
     from sklearn_clipsid._clip._images import save_image
-    from sklearn_clipsid.inspection._collage import read_thumbnail
 
     figures = []
     for row in failures:
-        pixels = read_thumbnail(images[row["row"]], THUMBNAIL, f"at index {row['row']}")
+        pixels = _read_again(images[row["row"]], THUMBNAIL, f"at index {row['row']}")
         file = io.BytesIO()
         save_image(pixels, file, format="JPEG", quality=80)
         image = _data_url("jpeg", file.getvalue())
@@ -154,6 +165,18 @@ def _thumbnails(failures, images):
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
     return f'<div class="thumbnails">{"".join(figures)}</div>'
+
+
+def _read_again(image, size, place):
+    from sklearn_clipsid.inspection._collage import read_thumbnail
+
+    try:
+        return read_thumbnail(image, size, place)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} It was there when it was evaluated; put it back, or set "
+            "report.images = None for a page without thumbnails."
+        ) from error
 
 
 def _data_url(kind, data):

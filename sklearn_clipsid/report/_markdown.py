@@ -1,6 +1,14 @@
 """Write the sections of a report as Markdown."""
 
-from sklearn_clipsid.report._sections import Bullets, Failures, Figure, Table
+import re
+
+from sklearn_clipsid.report._sections import (
+    Bullets,
+    Codes,
+    Failures,
+    Figure,
+    Table,
+)
 
 
 def render_markdown(title, subject, sections):
@@ -50,12 +58,15 @@ def section_texts(sections):
 def _render(block):
     match block:
         case str():
-            return block
+            return _escape(block)
         case Bullets():
-            return "\n".join(f"- {item}" for item in block.items)
+            return "\n".join(f"- {_escape(item)}" for item in block.items)
+        case Codes():
+            codes = [(label, code.replace("`", "'")) for label, code in block.items]
+            return "\n".join(f"- {_escape(label)}: `{code}`" for label, code in codes)
         case Table():
             table = _table(block.header, block.rows)
-            return f"{block.caption}\n\n{table}" if block.caption else table
+            return f"{_escape(block.caption)}\n\n{table}" if block.caption else table
         case Failures():
             return _table(block.header, block.table)
         case Figure():
@@ -74,4 +85,6 @@ def _cell(cell):
 
 
 def _escape(text):
-    return " ".join(text.split()).replace("|", r"\|")
+    # Names may hold anything, also links and tags.
+    text = re.sub(r"([\\`*\[\]|])", r"\\\1", " ".join(text.split()))
+    return text.replace("&", "&amp;").replace("<", "&lt;")

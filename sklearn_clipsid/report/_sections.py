@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from sklearn_clipsid.report._findings import (
+    exact_percent,
     findings,
     interval,
     percent,
@@ -10,6 +13,10 @@ from sklearn_clipsid.report._findings import (
 )
 from sklearn_clipsid.report._settings import MEANING
 
+MEASURE = (
+    "ROC AUC is the share of pairs of a synthetic image and a photograph in which the "
+    "synthetic one has the higher score: 0.5 is guessing, 1 is perfect."
+)
 LIMITS = (
     "A score says that an image resembles the synthetic images of the training data "
     "more than its photographs, as the encoder sees them. It is no proof.",
@@ -43,11 +50,18 @@ class Bullets(NamedTuple):
     items: list
 
 
+class Codes(NamedTuple):
+    """A list of labels with a piece of code or a name each."""
+
+    items: list
+
+
 class Figure(NamedTuple):
-    """A figure by its name, and what it shows for those who do not see it."""
+    """A figure by its name, what it shows for those who do not see it, and notes."""
 
     name: str
     alt: str
+    caption: str = ""
 
 
 class Failures(NamedTuple):
@@ -79,7 +93,7 @@ def make_sections(report):
         From the summary to the limits.
     """
     return [
-        Section("In short", [Bullets(findings(report))]),
+        Section("In short", [Bullets(findings(report)), MEASURE]),
         _settings_section(report),
         _generator_section(report),
         *_source_section(report),
@@ -118,64 +132,73 @@ def _settings_section(report):
         if metric == "ap":
             header.append("prevalence")
             caption += (
-                " Random scores get the prevalence, the share of synthetic images."
+                " Random scores get the prevalence, the share of synthetic images. Its "
+                "range over tests stands below it."
             )
         tables.append(Table(header, rows, caption))
     meaning = [f"{name}: {MEANING[name]}" for name in report.settings]
+    skipped = report.settings_skipped.items()
+    meaning += [f"{name}: not tested. {reason}" for name, reason in skipped]
     alt = "ROC AUC of each model in each setting, with intervals."
     blocks = [Bullets(meaning), Figure("settings", alt), *tables]
     return Section("What it knows, and what it does not", blocks)
 
 
 def _level(report):
-    return percent(report.options["level"])
+    return exact_percent(report.options["level"])
 
 
 def _generator_section(report):
-    blocks = [
-        "ROC AUC of the detector on each generator against photographs. An interval "
-        "from 0 to 1 stands where there is one image only."
-    ]
-    blocks.append(_by_group(report, report.generators, "generator", "generators"))
+    text = "ROC AUC of the detector on each generator against photographs."
+    if report.n_pairs:
+        text += (
+            " A test leaves out images whose motif is among its training images, so "
+            "that some rest on few images and have wide intervals."
+        )
+    blocks = [text, _by_group(report, report.generators, "generator")]
     return Section("Each generator", blocks)
 
 
-def _by_group(report, table, what, counts):
+def _by_group(report, table, what):
     by_key = {(row[what], row["setting"]): row for row in table}
     settings = [name for name in report.settings if any(k[1] == name for k in by_key)]
-    last = settings[-1]
-    names = sorted({key[0] for key in by_key}, key=lambda n: by_key[n, last]["auc"])
+    n_images = {}
+    for (name, _), row in by_key.items():
+        n_images[name] = max(row["n_images"], n_images.get(name, 0))
+
+    def auc(name):
+        # Pairs may leave a group without a test in some settings.
+        row = by_key.get((name, settings[-1]))
+        return np.inf if row is None else row["auc"]
+
     rows = [
-        [
-            Cell(name, _n_images(report.counts[counts], name)),
-            *(_estimate(by_key[name, setting], "auc") for setting in settings),
-        ]
-        for name in names
+        [Cell(name, f"{n_images[name]} images")] for name in sorted(n_images, key=auc)
     ]
+    for cells in rows:
+        for setting in settings:
+            row = by_key.get((cells[0].text, setting))
+            cells.append(Cell("-") if row is None else _estimate(row, "auc"))
     return Table([what, *settings], rows, f"The hardest {what} first.")
-
-
-def _n_images(counts, name):
-    # Several sources may have been put together.
-    return f"{sum(counts[one] for one in name.split(' + '))} images"
 
 
 def _source_section(report):
     if not report.sources:
         return []
     alt = "Heat map of the ROC AUC of each generator against each photo source."
+    caption = "Each generator against each photo source, both unseen; hardest first."
     blocks = [
         "ROC AUC of the detector against the photographs of each source. Below 0.5 "
         "they look more synthetic to it than the synthetic images.",
-        _by_group(report, report.sources, "source", "sources"),
-        Figure("pairs", alt),
+        _by_group(report, report.sources, "source"),
+        Figure("pairs", alt, caption),
     ]
     return [Section("Each photo source", blocks)]
 
 
 def _verdict_section(report):
-    limit = percent(report.options["max_fpr"])
-    header = ["setting", "false alarms", "found", "missed", "undecided"]
+    limit = exact_percent(report.options["max_fpr"])
+    header = ["setting", "false alarms", "found", "missed"]
+    header.append("undecided (real / synthetic)")
     rows = [
         [
             Cell(row["setting"]),
@@ -191,12 +214,17 @@ def _verdict_section(report):
         "undecided. This is what the verdicts were worth on the test images."
     )
     caption = (
-        "With 95 % Wilson intervals for independent images. Undecided: photographs / "
-        "synthetic images."
+        f"With {_level(report)} Wilson intervals, as if images were independent; those "
+        "of one source are not."
     )
     table = Table(header, rows, caption)
     alt = "Share of synthetic images found against false alarms, by setting."
-    return Section("Verdicts", [text, table, Figure("roc", alt)])
+    caption = (
+        "Found with the best threshold of each test, which is known only afterwards; "
+        "thresholds of the table were chosen beforehand. A curve begins where its "
+        f"tests have enough photographs. Vertical line: the limit of {limit}."
+    )
+    return Section("Verdicts", [text, table, Figure("roc", alt, caption)])
 
 
 def _undecided(row):
@@ -216,8 +244,9 @@ def _probability_section(report):
     ]
     text = (
         "Cllr is the cost of the likelihood ratios in bits: 0 is perfect, 1 says "
-        "nothing, more than 1 is worse than saying nothing. Below it stands what the "
-        "best monotone calibration would leave; the rest was lost by calibration."
+        "nothing, more than 1 is worse than saying nothing. Best: what the best "
+        "monotone calibration would leave; the rest was lost. Probabilities of "
+        "exactly 0 and 1, as nearest neighbours have, cost much where they are wrong."
     )
     alt = "Share of synthetic images against predicted probability, by setting."
     blocks = [text, Table(["setting", *models], rows), Figure("calibration", alt)]
@@ -287,9 +316,15 @@ def _leak_section(report):
 
 
 def _failure_section(report):
-    text = f"The worst errors in the setting “{report.settings[-1]}”."
+    text = (
+        f"The worst errors in the setting “{report.settings[-1]}”, where several "
+        "detectors judge most images: first those that most of them judged wrong. Rows "
+        "count from 0."
+    )
     if not report.failures:
-        return Section("Failures", [text + " There is none."])
+        row = report.operating_point[-1]
+        text += f" No verdict is wrong; undecided: {_undecided(row)}."
+        return Section("Failures", [text])
     rows = [
         [
             Cell(row["kind"]),
@@ -305,10 +340,9 @@ def _failure_section(report):
 
 
 def _origin_section(report):
-    items = [f"Detector: `{' '.join(report.detector.split())}`"]
-    items += [f"Encoder, {key}: `{value}`" for key, value in report.encoder.items()]
-    items.append(
-        "Versions: "
-        + ", ".join(f"{key} {value}" for key, value in report.versions.items())
-    )
-    return Section("Made from", [Bullets(items)])
+    items = [(name, " ".join(model.split())) for name, model in report.models.items()]
+    encoder = report.encoder or {"": "unknown, as features were given"}
+    items += [(f"encoder {key}".strip(), value) for key, value in encoder.items()]
+    items += [(f"version of {key}", value) for key, value in report.versions.items()]
+    items += [(key, str(value)) for key, value in report.options.items()]
+    return Section("Made from", [Codes(items)])

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_clipsid._cluster_bootstrap import (
+from sklearn_clipsid._first_few import first_few
+from sklearn_clipsid._generator_rows import (
     GeneratorRows,
     cluster_rows,
     strata_of_clusters,
 )
-from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._groups import check_length, positive_rows, read_groups
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 
@@ -22,7 +22,8 @@ MEANING = {
     "unseen generator": "The generator was held out. The photographs are a random "
     "fifth, of sources that stand in training too.",
     "unseen source": "The photo source was held out, the generators were not.",
-    "both unseen": "Each generator with each photo source, both held out.",
+    "both unseen": "Each generator with each photo source, as far as pairs allow, both "
+    "held out.",
 }
 # Settings whose tests have photographs of one source each.
 OF_ONE_SOURCE = ("unseen source", "both unseen")
@@ -62,6 +63,16 @@ class ImageRows:
         """Number of the pair of each image, which may be its own."""
         return cluster_rows(self.pair)
 
+    @property
+    def group_name(self):
+        """Generator or photo source of each image."""
+        return np.array(self.names, dtype=object)[self.group]
+
+    @property
+    def pair_id(self):
+        """Pair of each image, None where there is none."""
+        return np.where(self.pair < 0, None, self.pair.astype(object))
+
     def count(self, positive):
         """Return how many synthetic images, or photographs, each group has."""
         code, n = np.unique(self.group[self.positive == positive], return_counts=True)
@@ -69,7 +80,7 @@ class ImageRows:
 
 
 @dataclass
-class Cell:
+class Ranked:
     """Images of one generator ranked against photographs, all by one detector.
 
     Parameters
@@ -103,32 +114,37 @@ class Setting:
 
     images : ImageRows
         All images.
-
-    by_source : bool
-        Whether all photographs of a test are of one source, or of several that were
-        put together.
     """
 
-    def __init__(self, name, splits, images, by_source):
+    def __init__(self, name, splits, images):
         self.name = name
         self.splits = splits
         self.row = np.concatenate([test for _, test in splits])  # (n_tested,)
         self.trial = np.repeat(np.arange(len(splits)), [len(t) for _, t in splits])
         self.positive = images.positive[self.row]
-        self.prior = np.array([images.positive[train].mean() for train, _ in splits])
+        # Photographs and synthetic images that each detector is trained on.
+        self.n_trained = np.array(
+            [np.bincount(images.positive[train], minlength=2) for train, _ in splits]
+        )
+        self.images = images
         self.cells = []
         for number in range(len(splits)):
-            self._add_cells(self.trial == number, images, by_source)
-        self._images = images
+            self._add_cells(self.trial == number)
 
-    def _add_cells(self, tested, images, by_source):
-        group = images.group[self.row]
+    def _add_cells(self, tested):
+        group, names = self.images.group[self.row], self.images.names
         photographs = np.flatnonzero(tested & ~self.positive)
-        sources = [images.names[j] for j in np.unique(group[photographs])]
-        source = " + ".join(sources) if by_source else None
+        source = None
+        if self.name in OF_ONE_SOURCE:
+            source = names[group[photographs[0]]]
         for j in np.unique(group[tested & self.positive]):
             own = np.flatnonzero(tested & self.positive & (group == j))
-            self.cells.append(Cell(images.names[j], source, own, photographs))
+            self.cells.append(Ranked(names[j], source, own, photographs))
+
+    @property
+    def prior(self):
+        """Share of synthetic images in the training of each tested row's detector."""
+        return (self.n_trained[:, 1] / self.n_trained.sum(axis=1))[self.trial]
 
     def as_generator_rows(self):
         """Return the cells as the bootstrap takes them.
@@ -138,14 +154,19 @@ class Setting:
         rows : GeneratorRows
             An image that several detectors were tested on is one cluster.
         """
-        kind, cluster = self._images.kind[self.row], self._images.cluster[self.row]
-        cluster = np.unique(cluster, return_inverse=True)[1]
+        cluster = np.unique(self.images.cluster[self.row], return_inverse=True)[1]
+        # How many images of a kind each test has was chosen, as how many there are.
+        is_tested = np.zeros((len(self.images.group), len(self.splits)), dtype=bool)
+        is_tested[self.row, self.trial] = True
+        kind = np.column_stack([self.images.kind, is_tested])[self.row]
         return GeneratorRows(
             names=[cell.generator for cell in self.cells],
             own=[cell.own for cell in self.cells],
             photographs=[cell.photographs for cell in self.cells],
             cluster=cluster,
-            stratum=strata_of_clusters(cluster, kind),
+            stratum=strata_of_clusters(
+                cluster, np.unique(kind, axis=0, return_inverse=True)[1].ravel()
+            ),
         )
 
     def balanced_weight(self):
@@ -196,10 +217,9 @@ def _check_enough(images):
     generators = images.count(True)
     if len(generators) < 2:
         raise ValueError(
-            f"Got images of {next(iter(generators))!r} only but expected two "
-            "or more generators, as a detector is to be tested on one that it was not "
-            "trained on; add another generator, or use cross_validate for what is "
-            "left to know."
+            f"Got images of {next(iter(generators))!r} only but expected two or more "
+            "generators, as a detector is to be tested on one that it was not trained "
+            "on; add another generator, or use cross_validate for what is left to know."
         )
     few = [
         f"{name!r} ({n})"
@@ -229,31 +249,42 @@ def lay_out_settings(images, random_state):
     Returns
     -------
     settings : dict of Setting
-        All four by name, or the two that need no second photo source.
+        By name.
+
+    skipped : dict of str
+        Why the others cannot be made, by name.
     """
     images = _with_few_sources(images)
-    y, groups = images.positive, images.group
-    pair = np.where(images.pair < 0, None, images.pair.astype(object))
     seed = random_state.randint(np.iinfo(np.int32).max)
-    n_sources = len(np.unique(groups[~y]))
     fold = deal_folds(images.kind, images.cluster, N_FOLDS, random_state)
-    makers = {"in-domain": lambda: _hold_out_folds(fold, N_FOLDS, images)}
-    held_out = {"unseen generator": {"hold_out_real_source": False}}
-    if n_sources > 1:
-        makers["unseen source"] = lambda: _hold_out_sources(images, random_state)
-        held_out["both unseen"] = {
-            "hold_out_real_source": True,
-            "every_real_fold": True,
-        }
-    # A group may hold both classes (CNNSpot): its photographs are their own source.
-    for name, options in held_out.items():
-        cv = LeaveOneGeneratorOut(N_FOLDS, **options, random_state=seed, pos_label=True)
-        makers[name] = lambda cv=cv: list(cv.split(None, y, groups, pair_id=pair))
-    return {
-        name: Setting(name, makers[name](), images, by_source=name in OF_ONE_SOURCE)
-        for name in MEANING
-        if name in makers
+    settings = {
+        "in-domain": _hold_out_folds(fold, images),
+        "unseen generator": _hold_out_generators(images, seed, False),
     }
+    skipped = {}
+    if len(images.count(False)) < 2:
+        reason = "All photographs are of one source."
+        skipped = dict.fromkeys(OF_ONE_SOURCE, reason)
+    else:
+        settings["unseen source"] = _hold_out_sources(images, random_state)
+        try:
+            settings["both unseen"] = _hold_out_generators(images, seed, True)
+        except ValueError:  # of one class in training
+            skipped["both unseen"] = (
+                "Pairs tie too much together: without one of the generators and one of "
+                "the photo sources nothing is left to train on."
+            )
+    if not settings.get("unseen source", True):
+        skipped["unseen source"] = (
+            "Of no photo source are there photographs to test and, apart from their "
+            "pairs, synthetic images to train on."
+        )
+    made = {
+        name: Setting(name, splits, images)
+        for name, splits in settings.items()
+        if splits
+    }
+    return made, skipped
 
 
 def deal_folds(kind, cluster, n_folds, random_state):
@@ -289,26 +320,36 @@ def deal_folds(kind, cluster, n_folds, random_state):
     return fold[cluster]
 
 
-def _hold_out_folds(fold, n_folds, images):
-    """Return splits that test one fold each, without its pairs in training."""
+def _hold_out_generators(images, seed, every_source):
+    """Return splits that test one generator each, and one photo source if wanted."""
+    cv = LeaveOneGeneratorOut(
+        N_FOLDS,
+        hold_out_real_source=every_source,
+        every_real_fold=every_source,
+        random_state=seed,
+        pos_label=True,
+    )
+    groups = np.array(images.names)[images.group]
+    return list(cv.split(None, images.positive, groups, pair_id=images.pair_id))
+
+
+def _hold_out_folds(fold, images):
+    """Return splits that test one fold each, without its pairs in training.
+
+    Synthetic images of generators that are all held out with it are not tested, nor is
+    a fold of one class.
+    """
     splits = []
-    for number in range(n_folds):
+    for number in range(fold.max() + 1):
         test = fold == number
         paired = np.isin(images.pair, images.pair[test]) & (images.pair >= 0)
         train = ~(test | paired)
-        for rows, part in ((test, "test"), (train, "train")):
-            _check_both_classes(images.positive[rows], part)
-        splits.append((np.flatnonzero(train), np.flatnonzero(test)))
+        known = np.unique(images.group[train & images.positive])
+        test &= ~images.positive | np.isin(images.group, known)
+        classes = [np.unique(images.positive[rows]) for rows in (train, test)]
+        if all(len(found) == 2 for found in classes):
+            splits.append((np.flatnonzero(train), np.flatnonzero(test)))
     return splits
-
-
-def _check_both_classes(positive, part):
-    if positive.all() or not positive.any():
-        raise ValueError(
-            f"Got a fold without {'photographs' if positive.any() else 'fakes'} to "
-            f"{part} on but expected both classes in each; add images, pass another "
-            "random_state, or check the pair ids, as pairs are dealt whole."
-        )
 
 
 def _hold_out_sources(images, random_state):
@@ -322,7 +363,7 @@ def _hold_out_sources(images, random_state):
     of_pair[images.pair[~positive]] = fold_of_photo
     of_pair[-1] = -1
     fold = np.where(positive & (of_pair[images.pair] >= 0), of_pair[images.pair], fold)
-    return _hold_out_folds(fold, len(sources), images)
+    return _hold_out_folds(fold, images)
 
 
 def _with_few_sources(images):
@@ -337,7 +378,7 @@ def _with_few_sources(images):
         members[smallest].append(name)
         size[smallest] += n
     merged = {name: " + ".join(sorted(m)) for m in members for name in m}
-    label = np.array(images.names, dtype=object)[images.group]
+    label = images.group_name
     label[~images.positive] = [merged[name] for name in label[~images.positive]]
     names, group = np.unique(label.astype(str), return_inverse=True)
     return ImageRows(images.positive, names.tolist(), group, images.pair)

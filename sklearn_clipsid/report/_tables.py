@@ -8,12 +8,13 @@ from sklearn_clipsid._cluster_bootstrap import bootstrap_generators
 from sklearn_clipsid.metrics import (
     log_likelihood_ratio_cost,
     minimum_log_likelihood_ratio_cost,
-    tpr_at_fpr_score,
     wilson_interval,
 )
 
 N_BINS = 10
+LEAST_IMAGES = 20  # in a bin
 FPR_GRID = np.geomspace(0.001, 1, 61)
+ROUNDING = 1e-9
 N_FAILURES = 12
 
 
@@ -57,7 +58,9 @@ def ranking_tables(settings, scores, options):
                     summary.append({"setting": name, "model": model} | ranked[i])
             else:
                 table = generators if what == "generator" else sources
-                table.append({what: called, "setting": name} | ranked[0])
+                row = {what: called, "setting": name}
+                row["n_images"] = _n_images(setting, what, of)
+                table.append(row | ranked[0])
         if setting.cells[0].source is not None:
             detector = next(iter(scores[name].values()))
             for cell, part in zip(setting.cells, _cells(setting, detector.score)):
@@ -79,6 +82,13 @@ def _means(setting):
     return means
 
 
+def _n_images(setting, what, of):
+    """Count the different images of a generator, or of a photo source, in its cells."""
+    cells = [setting.cells[j] for j in of]
+    places = [c.own if what == "generator" else c.photographs for c in cells]
+    return len(np.unique(setting.row[np.concatenate(places)]))
+
+
 def _ranking_columns(result, number, prevalence):
     """Return the columns of a row for each model."""
     columns = []
@@ -98,36 +108,27 @@ def _ranking_columns(result, number, prevalence):
     return columns
 
 
-def add_evidence(summary, settings, scores, options):
+def add_evidence(summary, settings, scores):
     """Add to the summary what needs more than a ranking.
 
     Parameters
     ----------
     summary : list of dict
-        Changed in place: gets the true positive rate at the allowed false alarms, and
-        Cllr with its minimum, None where a model has no probabilities.
+        Changed in place: gets Cllr with its minimum, None where a model has no
+        probabilities.
 
-    settings, scores, options
+    settings, scores
         As of `ranking_tables`.
     """
     for row in summary:
         setting = settings[row["setting"]]
-        of_model = scores[row["setting"]][row["model"]]
-        row["tpr_at_fpr"] = float(
-            np.mean(
-                [
-                    tpr_at_fpr_score(*part, max_fpr=options.max_fpr)
-                    for part in _cells(setting, of_model.score)
-                ]
-            )
-        )
+        p = scores[row["setting"]][row["model"]].probability
         weight = setting.balanced_weight()
         row["cllr"] = row["min_cllr"] = None
-        if of_model.probability is not None:
-            prior = setting.prior[setting.trial]
-            # Probabilities of 0 and 1 are infinite ratios, and a wrong one costs so.
-            with np.errstate(divide="ignore"):
-                ratio = logit(of_model.probability) - logit(prior)
+        if p is not None:
+            # As in sklearn.metrics.log_loss: a rounded probability is no certainty.
+            margin = np.finfo(p.dtype).eps
+            ratio = logit(np.clip(p, margin, 1 - margin)) - logit(setting.prior)
             row["cllr"] = log_likelihood_ratio_cost(
                 setting.positive, ratio, sample_weight=weight
             )
@@ -143,7 +144,7 @@ def _cells(setting, score):
         yield setting.positive[rows], score[rows]
 
 
-def operating_table(settings, scores):
+def operating_table(settings, scores, level):
     """Tell what the verdicts were worth.
 
     Parameters
@@ -154,10 +155,14 @@ def operating_table(settings, scores):
     scores : dict of Scores
         Of the detector, by setting.
 
+    level : float
+        Of the intervals.
+
     Returns
     -------
     table : list of dict
-        Of each setting the shares of wrong, right and withheld verdicts. Images that
+        Of each setting the fewest images of each class that a detector was trained on,
+        and the shares of wrong, right and withheld verdicts. Images that
         several detectors judged count with their mean, and the Wilson intervals with
         the number of images.
     """
@@ -165,6 +170,8 @@ def operating_table(settings, scores):
     for name, setting in settings.items():
         verdict = scores[name].verdict
         row = {"setting": name}
+        fewest = setting.n_trained.min(axis=0).tolist()
+        row["n_real_trained"], row["n_synthetic_trained"] = fewest
         for column, positive, wanted in (
             ("fpr", False, 1),
             ("real_undecided", False, 0),
@@ -173,9 +180,12 @@ def operating_table(settings, scores):
             ("synthetic_undecided", True, 0),
         ):
             tested = setting.positive == positive
-            n_images = len(np.unique(setting.row[tested]))
-            rate = float((verdict[tested] == wanted).mean())
-            low, high = wilson_interval(round(rate * n_images), n_images)
+            place = np.unique(setting.row[tested], return_inverse=True)[1]
+            of_image = np.bincount(place, verdict[tested] == wanted)
+            rate = float((of_image / np.bincount(place)).mean())
+            n_images = len(of_image)
+            n_events = round(rate * n_images)
+            low, high = wilson_interval(n_events, n_images, level=level)
             row |= {column: rate, f"{column}_low": low, f"{column}_high": high}
             row["n_synthetic" if positive else "n_real"] = n_images
         table.append(row)
@@ -196,22 +206,26 @@ def calibration_table(settings, scores):
     Returns
     -------
     table : list of dict
-        Ten parts of each setting by rising probability, with the mean probability and
-        the share of synthetic images; empty where there are no probabilities.
+        Up to ten parts of each setting by rising probability, with the mean probability
+        and the share of synthetic images; empty where there are no probabilities.
     """
     table = []
     for name, setting in settings.items():
         p = scores[name].probability
         if p is None:
             return []
-        prior = setting.prior.mean()
-        # Test folds have other shares of synthetic images than training.
-        weight = setting.balanced_weight()
-        weight *= np.where(setting.positive, prior, 1 - prior)
-        order = np.argsort(p, kind="stable")
-        part = np.minimum(np.cumsum(weight[order]) * N_BINS, N_BINS - 1e-9).astype(int)
+        # Tests have another share of synthetic images than the training of a detector.
+        prior = np.where(setting.positive, setting.prior, 1 - setting.prior)
+        weight = setting.balanced_weight() * prior
+        # Images of equal probability stay together.
+        place = np.unique(p, return_inverse=True)[1]
+        mass = np.bincount(place, weight)
+        middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+        n_images = len(np.unique(setting.row))
+        n_bins = int(np.clip(n_images // LEAST_IMAGES, 2, N_BINS))
+        part = np.minimum(middle * n_bins, n_bins - 1).astype(int)[place]
         for number in np.unique(part):
-            rows = order[part == number]
+            rows = part == number
             share = np.average(setting.positive[rows], weights=weight[rows])
             mean = np.average(p[rows], weights=weight[rows])
             row = {"setting": name, "probability": float(mean)}
@@ -238,21 +252,24 @@ def roc_table(settings, scores):
     """
     table = []
     for name, setting in settings.items():
+        # Below one photograph in all, a rate is not what it is called.
+        fewest = min(len(cell.photographs) for cell in setting.cells)
+        grid = FPR_GRID[FPR_GRID * fewest >= 1 - ROUNDING]
         curves = []
         for cell in setting.cells:
             real = np.sort(scores[name].score[cell.photographs])[::-1]
             own = scores[name].score[cell.own]
-            # The photograph that is not to be exceeded, were as many called synthetic.
-            allowed = np.floor(FPR_GRID * len(real) * (1 + 1e-10)).astype(int)
-            limit = np.append(real, -np.inf)[allowed]
+            # As many photographs may lie above the limit, the next one is on it.
+            n_above = np.floor(grid * len(real) + ROUNDING).astype(int)
+            limit = np.append(real, -np.inf)[n_above]
             curves.append((own[:, np.newaxis] > limit).mean(axis=0))
-        for fpr, tpr in zip(FPR_GRID, np.mean(curves, axis=0)):
+        for fpr, tpr in zip(grid, np.mean(curves, axis=0)):
             table.append({"setting": name, "fpr": float(fpr), "tpr": float(tpr)})
     return table
 
 
 def failure_table(name, setting, of_detector, images):
-    """Find the images that were judged wrong with most confidence.
+    """Find the images that were judged wrong most often.
 
     Parameters
     ----------
@@ -285,7 +302,6 @@ def failure_table(name, setting, of_detector, images):
         ("false alarm", ~images.positive, -mean),
         ("miss", images.positive, mean),
     ):
-        # Few are wrong in most trials; those are the ones to look at first.
         candidates = np.flatnonzero(rows & (n_wrong > 0))
         share = n_wrong[candidates] / n_tests[candidates]
         order = np.lexsort((worst_first[candidates], -share))
