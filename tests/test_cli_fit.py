@@ -73,13 +73,17 @@ def test_limits_are_chosen_on_held_out_generators(folder, tiny_clip, tmp_path):
     assert head.n_real_ == (data.target[held_out] == 0).sum()
 
 
-def test_a_missing_output_folder_is_found_before_the_work(
-    folder, tiny_clip, tmp_path, encoded, capsys
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("gone/x.skops", "make the folder first"), ("", "which is a folder")],
+)
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    folder, tiny_clip, tmp_path, encoded, capsys, output, message
 ):
-    file = str(tmp_path / "gone" / "detector.skops")
+    file = str(tmp_path / output)
     assert main(["fit", str(folder), "-o", file, "--pretrained", tiny_clip]) == 2
     assert encoded == []
-    assert "make the folder first" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_sample_is_refused_behind_another_encoder(tiny_clip, tmp_path, capsys):

@@ -2,8 +2,8 @@
 
 from argparse import RawDescriptionHelpFormatter
 
-from sklearn_clipsid.cli._embedder_options import add_embedder_options, make_embedder
 from sklearn_clipsid.cli._image_paths import add_images, list_images
+from sklearn_clipsid.cli._options import add_embedder_options, make_embedder
 from sklearn_clipsid.cli._say import say_unreadable
 
 DESCRIPTION = """Embed images into files, which PrecomputedEmbedder reads.

@@ -4,7 +4,7 @@ import json
 import os
 import zipfile
 
-from sklearn_clipsid.cli._detector_options import add_detector
+from sklearn_clipsid.cli._options import add_detector
 
 
 def add_command(commands):
@@ -39,9 +39,9 @@ def run(options):
     status : int
         0.
     """
-    from sklearn_clipsid.persistence import load
+    from sklearn_clipsid.cli._detector import load_detector
 
-    facts = _facts(load(options.detector), options.detector)
+    facts = _facts(load_detector(options.detector), options.detector)
     if options.json:
         print(json.dumps(facts))
         return 0

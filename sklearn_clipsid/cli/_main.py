@@ -35,7 +35,7 @@ def main(argv=None):
         The exit status.
     """
     options = _parser().parse_args(argv)
-    _pass_any_file_name()
+    _prepare_streams()
     with warnings.catch_warnings():
         warnings.showwarning = _say_warning
         try:
@@ -45,7 +45,7 @@ def main(argv=None):
             _forget_standard_output()
             return PIPE_CLOSED
         except KeyboardInterrupt as stop:
-            say("stopped. " + (_notes(stop) or "Nothing was written."))
+            say(f"stopped. {_notes(stop)}".rstrip())
             return INTERRUPTED
         # Messages of this package say what to do; a traceback would hide them.
         except (OSError, ValueError, TypeError, ImportError) as error:
@@ -67,11 +67,17 @@ def _parser():
     return parser
 
 
-def _pass_any_file_name():
-    """Let file names that are no text pass through, byte for byte."""
+def _prepare_streams():
+    """Let file names pass byte for byte, and do without streams that are closed."""
+    sys.stdin = sys.stdin or open(os.devnull)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     for stream in (sys.stdin, sys.stdout):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")
+            stream.reconfigure(
+                encoding=sys.getfilesystemencoding(),
+                errors=sys.getfilesystemencodeerrors(),
+            )
 
 
 def _say_warning(message, category, filename, lineno, file=None, line=None):
@@ -90,4 +96,6 @@ def _notes(error):
 def _in_words(error):
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename!r}."
-    return str(error)
+    # Messages are written for Python.
+    here = " Here that is --pretrained PATH." * ("pretrained=" in str(error))
+    return f"{error}{here}"
