@@ -40,8 +40,8 @@ weights = open_clip.CLIP(**config).state_dict()
 patches = weights["visual.conv1.weight"]
 weights["visual.conv1.weight"] = 5 * (patches - patches.mean((2, 3), keepdim=True))
 clip.mkdir()
-save_file(weights, clip / "open_clip_model.safetensors")
 (clip / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+save_file(weights, clip / "open_clip_model.safetensors")
 
 # %%
 # Fit and save. Thresholds are chosen so that at most one photograph in ten is called

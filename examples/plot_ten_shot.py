@@ -1,7 +1,7 @@
 """
-============================================
+=============================================
 What are ten images of a new generator worth?
-============================================
+=============================================
 
 A new generator appears, and ten of its images are at hand. This example updates a
 detector with them in two ways, and asks for each what the detector learns about the
