@@ -88,7 +88,7 @@ def test_the_table_shows_verdicts_where_there_are_some(save, evaluate):
     assert [row.split()[0] for row in rows] == [
         *["generator"] * 3,
         "mean",
-        *["photo"] * 2,
+        *["photographs"] * 2,
         "mean",
     ]
 
@@ -195,7 +195,7 @@ def test_info_says_which_encoder_and_which_limits(save, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["labels"] == [0, 1]
     assert facts["encoder"] == model[0].fingerprint_
-    assert facts["verdicts"]["synthetic above"] == model[-1].thresholds_[1]
+    assert facts["verdicts"]["synthetic above a score of"] == model[-1].thresholds_[1]
     assert facts["verdicts"]["photographs it was chosen on"] == 10
     assert facts["saved with"].keys() >= {"sklearn_clipsid", "scikit-learn"}
     assert main(["info", file]) == 0

@@ -3,10 +3,12 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,7 +74,7 @@ def test_each_image_gets_a_line_with_its_probability(save, score, image_files):
     expected = model.predict_proba(image_files)[:, 1]
     lines = [f"{p:.4f}\t{path}" for p, path in zip(expected, image_files)]
     assert (status, out.splitlines()) == (0, lines)
-    assert err == "clipsid: 9 images scored, 0 could not be read.\n"
+    assert err == "clipsid: 9 images scored; 0 could not be read.\n"
 
 
 def test_folders_are_walked_and_standard_input_is_read(
@@ -93,15 +95,22 @@ def test_folders_are_walked_and_standard_input_is_read(
     assert "'notes.xcf'" in err
 
 
-@pytest.mark.parametrize("folder", ["empty", "-"])
-def test_no_images_are_an_error(save, score, tmp_path, monkeypatch, folder):
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("empty", "Got no images in 'empty' but expected at least one"),
+        ("-", "Got nothing on standard input but expected paths of images"),
+        ("gone", "Got 'gone' but there is no such file or folder below"),
+    ],
+)
+def test_no_images_are_an_error(save, score, tmp_path, monkeypatch, folder, message):
     file, _ = save()
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     status, out, err = score(file, folder)
     assert (status, out) == (2, "")
-    assert f"Got no images in {folder!r} but expected at least one" in err
+    assert message in err
 
 
 def test_unreadable_files_are_listed_and_the_rest_is_scored(
@@ -121,7 +130,7 @@ def test_unreadable_files_are_listed_and_the_rest_is_scored(
     ]
     assert f"could not read {gone!r}: No such file or directory" in err
     assert f"could not read {broken!r}" in err
-    assert "2 images scored, 2 could not be read" in err
+    assert re.search(r"2 images scored, .*\d (real|synth|und).*; 2 could not be", err)
     with open(tmp_path / "out.csv", newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert [row["path"] for row in rows] == paths
@@ -254,7 +263,7 @@ class _Options:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file or directory: "),
+        (None, "but there is no such file; name a .skops file."),
         (b"no archive", "which is not a readable skops archive"),
     ],
 )
@@ -269,6 +278,16 @@ def test_a_file_that_is_no_detector_is_an_error(
     assert err.startswith("clipsid: error: ")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_detector_is_looked_for_in_the_first_place(save, score, image_files):
+    file, _ = save()
+    for first in (image_files[0], str(Path(file).parent)):
+        status, _, err = score(first, file)
+        assert status == 2
+        assert f"Got {first!r} as DETECTOR, but expected a .skops file; the " in err
+    status, _, err = score(file.removesuffix("s"), image_files[0])
+    assert (status, f"did you mean {file}?" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import copy
 import time
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import is_zipfile
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -13,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn_clipsid._abstaining import AbstainingClassifier
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._loaded_parts import parts_of
 from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
 from sklearn_clipsid.cli._readable_images import embed_readable
@@ -69,6 +71,18 @@ def load_detector(filename, **place):
             "sklearn_clipsid.reference import reference_pipeline; "
             f"dump(reference_pipeline('{name}', '{file}'), 'detector.skops')\" "
             "(list_reference_detectors, from the same place, has the names)."
+        )
+    is_other = path.is_file() and path.suffix.lower() != ".skops"
+    if path.is_dir() or (is_other and not is_zipfile(path)):
+        raise ValueError(
+            f"Got {filename!r} as DETECTOR, but expected a .skops file; the detector "
+            "comes first, before images and folders."
+        )
+    if not path.exists():
+        there = sorted(map(str, path.parent.glob("*.skops")))
+        raise FileNotFoundError(
+            f"Got {filename!r} but there is no such file; "
+            + (f"did you mean {first_few(there)}?" if there else "name a .skops file.")
         )
     return load(filename, **place)
 

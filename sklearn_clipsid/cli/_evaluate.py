@@ -14,10 +14,10 @@ The table is about the saved detector, which is not fitted again: each generator
 ranked against all photographs, each photo source against all synthetic images. The
 figures are worth nothing where it was fitted to images of FOLDER.
 
---html asks another question: what does a detector that is made like this one do on
-generators and photo sources that it has not seen? Detectors with the same settings are
-fitted to parts of FOLDER, and tested on the others. The saved one stands beside them as
-a baseline. FOLDER is as for `clipsid fit`."""
+--html, which needs matplotlib, asks another question: what does a detector that is made
+like this one do on generators and photo sources that it has not seen? Detectors with
+the same settings are fitted to parts of FOLDER, and tested on the others. The saved one
+stands beside them as a baseline. FOLDER is as for `clipsid fit`."""
 
 SAVED = "the saved one, which may know these images"
 COLUMNS = ("images", "AUC", "AP", "called synthetic", "undecided")
@@ -161,7 +161,12 @@ def _print_table(rows, as_json):
             print(json.dumps(row))
         return
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
-    names = [on_one_line(f"{row['kind']} {row['name']}".rstrip()) for row in rows]
+    # Photographs lie in the folder of a generator, whose name means nothing for them.
+    words = {"photo source": "photographs beside"}
+    names = [
+        on_one_line(f"{words.get(row['kind'], row['kind'])} {row['name']}".rstrip())
+        for row in rows
+    ]
     width = max(map(len, names))
     print(
         f"{'':<{width}}" + "".join(f"  {name:>{max(7, len(name))}}" for name in columns)

@@ -108,6 +108,12 @@ def _read_sample(options):
 
     from sklearn_clipsid.datasets import load_sample_embeddings
 
+    if options.pretrained is None:
+        raise ValueError(
+            "Got --sample without --pretrained, but expected the file of the demo "
+            "encoder, whose embeddings these are; fetch it with "
+            "tools/fetch_demo_encoder.py, and pass it as --pretrained."
+        )
     embedder = make_embedder(
         options, model_name="ViT-B-16-quickgelu", precision="bf16"
     ).fit(["not read"])

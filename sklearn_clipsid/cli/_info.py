@@ -84,8 +84,8 @@ def _thresholds(estimator):
             low, high = part.thresholds_.tolist()
             max_fnr = part.max_fpr if part.max_fnr is None else part.max_fnr
             return {
-                "real below": low,
-                "synthetic above": high,
+                "real below a score of": low,
+                "synthetic above a score of": high,
                 "photographs called synthetic, at most": part.max_fpr,
                 "synthetic images called real, at most": max_fnr,
                 "photographs it was chosen on": part.n_real_,

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 
+from sklearn_clipsid import __version__
 from sklearn_clipsid.cli import _embed, _evaluate, _fit, _info, _score
 from sklearn_clipsid.cli._say import say
 
@@ -15,6 +16,7 @@ EPILOG = """exit status:
   1    some images could not be read: they are listed, and the rest is done
   2    wrong arguments, or a detector, encoder or folder that cannot be used
   130  stopped by Ctrl-C
+  141  whoever read the output has stopped, as `head` does
 
 A score is not proof. It is about a whole image, and about generators and photo sources
 like those of the training images; `clipsid evaluate` tells how well.
@@ -61,6 +63,7 @@ def _parser():
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (_score, _fit, _evaluate, _embed, _info):
         module.add_command(commands)
@@ -97,5 +100,10 @@ def _in_words(error):
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename!r}."
     # Messages are written for Python.
-    here = " Here that is --pretrained PATH." * ("pretrained=" in str(error))
-    return f"{error}{here}"
+    options = {
+        "pretrained=": "--pretrained PATH",
+        "model_name": "--model-name NAME",
+        "overwrite=True": "--overwrite",
+    }
+    here = [option for name, option in options.items() if name in str(error)]
+    return f"{error}" + f" Here that is {' and '.join(here)}." * bool(here)

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from argparse import RawDescriptionHelpFormatter
+from collections import Counter
 from contextlib import contextmanager
 from itertools import chain
 
@@ -16,6 +17,7 @@ DESCRIPTION = """Score images with a saved detector.
 Each line is the probability of being synthetic, the verdict where the detector has a
 threshold, and the path, with tabs between them. Lines come as images are scored."""
 
+UNREAD = "unread"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -63,7 +65,7 @@ def run(options):
     if options.csv is not None:
         check_output(options.csv, ".csv")
     detector = Detector(options, explain=options.explain)
-    n_unread = 0
+    verdicts = Counter()
     with ImageProgress(len(paths)) as progress:
         try:
             parts = detector.score_in_parts(paths)
@@ -73,12 +75,22 @@ def run(options):
                     with progress.aside():
                         write(scored)
                     progress.advance(len(scored))
-                    n_unread += sum(image.error is not None for image in scored)
+                    verdicts.update(_outcome(image) for image in scored)
         except KeyboardInterrupt as stop:
             stop.add_note(f"{progress.n_done} of {len(paths)} images are done.")
             raise
-    say(f"{len(paths) - n_unread} images scored, {n_unread} could not be read.")
+    n_unread = verdicts.pop(UNREAD, 0)
+    say(
+        f"{len(paths) - n_unread} images scored"
+        + "".join(f", {verdicts[word]} {word}" for word in sorted(verdicts) if word)
+        + f"; {n_unread} could not be read."
+    )
     return int(n_unread > 0)
+
+
+def _outcome(image):
+    """Return what is counted of an image: the verdict, if there is one."""
+    return image.verdict if image.error is None else UNREAD
 
 
 def _columns(detector):
@@ -113,7 +125,8 @@ def open_writer(options, columns):
 
     def write(scored):
         for image in scored:
-            if image.error is not None:
+            # On a terminal the lines below say it already.
+            if image.error is not None and not sys.stdout.isatty():
                 say_unreadable(image.path, image.error)
         for image in scored:
             print(line_of(image, columns))
