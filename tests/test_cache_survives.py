@@ -386,10 +386,9 @@ def test_four_processes_that_begin_together_share_the_work(
         # Twice at most is asked for.
         assert len(embedded) == len(set(embedded)) == n_embedded * N_IMAGES
     # Those that close at the same moment may each leave the journals to the others.
-    journals = {f"{NAME}-wal", f"{NAME}-shm"}
-    assert set(os.listdir(folder)) - journals == {NAME}
-    assert n_rows(folder / NAME) == N_IMAGES
-    assert integrity(folder / NAME) == [("ok",)]
+    (name,) = (name for name in os.listdir(folder) if name.endswith(".sqlite"))
+    assert n_rows(folder / name) == N_IMAGES
+    assert integrity(folder / name) == [("ok",)]
 
 
 def test_processes_in_different_orders_and_batches_lose_no_row(
