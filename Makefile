@@ -56,7 +56,7 @@ tests: $(INSTALLED)
 	$(STEP) 'Tests'
 	@floor=$$(test -f $(ENCODER) && echo 90 || echo 0); set -x; \
 	 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=$$floor \
-	   --durations=15
+	   --durations=15 --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 demo: $(INSTALLED)
 	@test -n '$(PRETRAINED)' || \

@@ -139,12 +139,13 @@ class ConceptBottleneckClassifier(ClassifierMixin, TransformerMixin, BaseEstimat
         c.
 
     concept_usage_ : ndarray of shape (n_concepts,)
-        Share of the training images whose gate is open (above one half).
+        Share of the training images whose gate is open (above one half). Not there for
+        a published head.
 
     concept_auc_ : ndarray of shape (n_concepts,)
         AUC of each similarity alone on the training images: above one half where
         images of the positive class have more of the concept, whatever the sign of its
-        weight.
+        weight. Not there for a published head.
 
     n_iter_ : int
         Epochs run.

@@ -11,7 +11,7 @@ import numpy as np
 from joblib import cpu_count
 
 from sklearn_clipsid._content_hash import content_hash, read_file, signature_of
-from sklearn_clipsid._image_sequence import describe_unreadable
+from sklearn_clipsid._image_sequence import name_of
 
 # Paths looked up in the cache at once.
 N_RECOGNISED = 512
@@ -113,8 +113,11 @@ class EmbeddingRun:
                 if self.embedder.on_error == "raise":
                     # What was decoded before the bad image is kept.
                     self._flush(final=True)
-                    failure = (index, self.images[index], image.error)
-                    raise ValueError(describe_unreadable([failure]))
+                    raise ValueError(
+                        f"Could not read the image at index {index}, "
+                        f"{name_of(self.images[index])}: {image.error}. Repair or "
+                        "remove it, or pass on_error='nan' to get a row of NaN for it."
+                    )
                 self.errors[index] = image.error
                 self.progress.update()
             elif image.row is not None:

@@ -72,7 +72,7 @@ def _check_image_type(index, image):
 
 
 def describe_unreadable(failures):
-    """Return a message that names images and why they cannot be read.
+    """Return a message that names images whose rows are NaN and says why.
 
     Parameters
     ----------
@@ -89,10 +89,7 @@ def describe_unreadable(failures):
         for index, image, reason in failures[:MAX_NAMED]
     ]
     if len(failures) == 1:
-        return (
-            f"Could not read the image at {lines[0]}. Repair or remove it, or pass "
-            "on_error='nan' to get a row of NaN for it."
-        )
+        return f"Could not read one image, whose row is NaN: {lines[0]}"
     more = len(failures) - len(lines)
     return (
         f"Could not read {len(failures)} images, whose rows are NaN:\n  "

@@ -147,7 +147,8 @@ class OrthogonalLinearDetector(
     axis_share_ : ndarray of shape (n_components,)
         Share of each activation in the gap between the classes' mean logits on the
         training rows; they sum to 1 and may be negative. With several classes, of the
-        squared deviations of the mean logits. Not there after `partial_fit`.
+        squared deviations of the mean logits. Not there after `partial_fit` and for a
+        published head.
 
     axis_is_remainder_ : ndarray of bool of shape (n_components,)
         Which canonical axes depend on the training of the head; none of the learned

@@ -205,7 +205,7 @@ def test_detectors_without_such_axes_are_refused(data):
     with pytest.raises(ValueError, match="detector of 3 classes but expected two"):
         AxisDisplay.from_estimator(three)
     continued = OrthogonalLinearDetector(2, max_iter=2).fit(X, y).partial_fit(X, y)
-    with pytest.raises(ValueError, match="without axis_share_, which partial_fit"):
+    with pytest.raises(ValueError, match="without axis_share_, which a published"):
         AxisDisplay.from_estimator(continued)
 
 

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -52,7 +53,15 @@ def evaluate(folder, tiny_clip, capsys):
 def test_figures_are_those_of_the_saved_detector(save, evaluate, folder):
     file, model = save(LogisticRegression())
     status, out, _ = evaluate(file, "--json")
-    rows = [json.loads(line) for line in out.splitlines()]
+    head, *rows = [json.loads(line) for line in out.splitlines()]
+    assert head == {
+        "kind": "evaluation",
+        "detector": file,
+        "fitted": "before",
+        "folder": str(folder),
+        "images": 40,
+        "unreadable": 0,
+    }
     data = load_image_folder(folder)
     score = model.decision_function(data.data)
     expected = average_precision_by_generator(data.target, score, data.generator)
@@ -73,12 +82,13 @@ def test_figures_are_those_of_the_saved_detector(save, evaluate, folder):
 def test_the_table_shows_verdicts_where_there_are_some(save, evaluate):
     file, _ = save(AbstainingClassifier(LogisticRegression(), max_fpr=0.4, cv=2))
     _, out, _ = evaluate(file)
-    header, *rows = out.splitlines()
+    measured, header, *rows = out.splitlines()
+    assert measured.startswith(f"{file!r} as it was saved, not fitted again, on 40 ")
     assert header.split() == ["images", "AUC", "AP", "called", "synthetic", "undecided"]
     assert [row.split()[0] for row in rows] == [
         *["generator"] * 3,
         "mean",
-        *["photo"] * 2,
+        *["photographs"] * 2,
         "mean",
     ]
 
@@ -92,14 +102,16 @@ def test_one_class_is_counted_and_not_ranked(save, evaluate, folder, tmp_path):
     (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
     status, out, _ = evaluate(file, images=tmp_path / "own.csv")
     assert status == 0
-    assert out.splitlines()[0].split() == ["images", "called", "synthetic"]
+    assert out.splitlines()[1].split() == ["images", "called", "synthetic"]
 
 
 def test_the_report_is_about_the_recipe(save, evaluate, tmp_path, monkeypatch, folder):
-    file, _ = save(AbstainingClassifier(LogisticRegression(), max_fpr=0.4, cv=2))
+    file, model = save(AbstainingClassifier(LogisticRegression(), max_fpr=0.4, cv=2))
     asked = {}
 
     class Report:
+        models = {"detector": "Pipeline(...)"}
+
         def to_html(self, path):
             asked["path"] = path
 
@@ -111,9 +123,22 @@ def test_the_report_is_about_the_recipe(save, evaluate, tmp_path, monkeypatch, f
     html = str(tmp_path / "report.html")
     status, _, err = evaluate(file, "--html", html)
     assert status == 0
+    assert Report.models["detector"].startswith(
+        "Detectors with the settings of detector.skops, each fitted to a part of"
+    )
     assert (asked["path"], asked["n"], asked["max_fpr"]) == (html, 40, 0.4)
     assert isinstance(asked["estimator"][-1], LogisticRegression)
-    assert "not about the saved one" in err
+    assert "that were fitted to parts of the images; the saved one is" in err
+    # Behind the encoder, as other baselines, and not to be fitted.
+    name, saved = list(asked["baselines"].items())[-1]
+    data = load_image_folder(folder)
+    rows = model[0].transform(data.data)
+    np.testing.assert_allclose(
+        saved.fit(rows[::2], data.target[::2]).decision_function(rows),
+        model.decision_function(data.data),
+        atol=1e-5,
+    )
+    assert name == "the saved one, which may know these images"
 
 
 def test_a_report_is_written(save, evaluate, tmp_path):
@@ -121,18 +146,40 @@ def test_a_report_is_written(save, evaluate, tmp_path):
     html = tmp_path / "report.html"
     status, _, err = evaluate(file, "--html", str(html))
     assert status == 0, err
-    assert "Detection report" in html.read_text(encoding="utf-8")
+    page = html.read_text(encoding="utf-8")
+    assert "Detectors with the settings of detector.skops, each fitted" in page
+    assert page.count("the saved one, which may know these images") > 2
 
 
-def test_a_recipe_loses_its_thresholds():
-    head = LogisticRegression()
-    inner = AbstainingClassifier(head, max_fpr=0.2, cv="prefit")
-    outer = FixedThresholdClassifier(
-        FrozenEstimator(make_pipeline(CLIPEmbedder(), inner))
+def test_a_report_that_cannot_be_written_is_found_before_the_work(
+    save, evaluate, tmp_path, encoded, monkeypatch
+):
+    file, _ = save(LogisticRegression())
+    encoded.clear()
+    status, _, err = evaluate(file, "--html", file)
+    assert (status, encoded) == (2, [])
+    assert "ends in .html, to be replaced" in err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, _, err = evaluate(file, "--html", str(tmp_path / "report.html"))
+    assert (status, encoded) == (2, [])
+    assert "--html needs matplotlib, which is not installed" in err
+
+
+def test_a_recipe_loses_its_thresholds_and_keeps_the_saved_detector(save, folder):
+    _, model = save(AbstainingClassifier(LogisticRegression(), max_fpr=0.4, cv=2))
+    data = load_image_folder(folder)
+    outer = FixedThresholdClassifier(FrozenEstimator(model))
+    recipe = recipe_of(outer.fit(data.data, data.target))
+    assert [type(step) for _, step in recipe.estimator.steps] == [
+        CLIPEmbedder,
+        LogisticRegression,
+    ]
+    assert recipe.max_fpr == 0.4
+    np.testing.assert_allclose(
+        recipe.saved.decision_function(model[0].transform(data.data)),
+        model.decision_function(data.data),
+        atol=1e-5,
     )
-    recipe = recipe_of(outer)
-    assert recipe.estimator[-1] is head
-    assert recipe.max_fpr == 0.2
 
 
 def test_a_frozen_part_is_no_recipe():
@@ -148,7 +195,7 @@ def test_info_says_which_encoder_and_which_limits(save, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["labels"] == [0, 1]
     assert facts["encoder"] == model[0].fingerprint_
-    assert facts["verdicts"]["synthetic above"] == model[-1].thresholds_[1]
+    assert facts["verdicts"]["synthetic above a score of"] == model[-1].thresholds_[1]
     assert facts["verdicts"]["photographs it was chosen on"] == 10
     assert facts["saved with"].keys() >= {"sklearn_clipsid", "scikit-learn"}
     assert main(["info", file]) == 0

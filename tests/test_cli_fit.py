@@ -73,13 +73,17 @@ def test_limits_are_chosen_on_held_out_generators(folder, tiny_clip, tmp_path):
     assert head.n_real_ == (data.target[held_out] == 0).sum()
 
 
-def test_a_missing_output_folder_is_found_before_the_work(
-    folder, tiny_clip, tmp_path, encoded, capsys
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("gone/x.skops", "make the folder first"), ("", "which is a folder")],
+)
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    folder, tiny_clip, tmp_path, encoded, capsys, output, message
 ):
-    file = str(tmp_path / "gone" / "detector.skops")
+    file = str(tmp_path / output)
     assert main(["fit", str(folder), "-o", file, "--pretrained", tiny_clip]) == 2
     assert encoded == []
-    assert "make the folder first" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_sample_is_refused_behind_another_encoder(tiny_clip, tmp_path, capsys):
@@ -88,6 +92,8 @@ def test_the_sample_is_refused_behind_another_encoder(tiny_clip, tmp_path, capsy
     err = capsys.readouterr().err
     assert "Got another encoder than that of the packaged embeddings" in err
     assert "config, image_size, weights" in err
+    assert main(["fit", "--sample", "-o", file]) == 2
+    assert "fetch it with tools/fetch_demo_encoder.py" in capsys.readouterr().err
 
 
 @pytest.mark.real_clip
@@ -124,6 +130,20 @@ def test_embed_writes_rows_and_lists_what_it_cannot_read(
     rows = EmbeddingStore(store).take(range(9))
     expected = CLIPEmbedder(pretrained=tiny_clip).fit_transform(image_files)
     np.testing.assert_allclose(rows, expected, atol=2e-3, rtol=2e-3)  # half precision
+
+
+def test_a_wrong_encoder_does_not_claim_the_folder_of_embed(
+    image_files, tiny_clip, tmp_path, capsys
+):
+    store = str(tmp_path / "store")
+    wrong = str(tmp_path / "gone.safetensors")
+    assert main(["embed", *image_files, "-o", store, "--pretrained", wrong]) == 2
+    place = ["-o", store, "--pretrained", tiny_clip]
+    assert main(["embed", *image_files[:3], *place]) == 0
+    assert main(["embed", *image_files, *place]) == 2  # begun with other images
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["embed", *image_files, "--overwrite", *place]) == 0
+    assert capsys.readouterr().out.endswith(": 9 rows of 64 numbers, 0 of them NaN\n")
 
 
 def test_an_interrupted_embed_says_where_it_goes_on(

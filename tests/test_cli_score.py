@@ -2,10 +2,13 @@ import csv
 import io
 import json
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from sklearn_clipsid import (
 )
 from sklearn_clipsid.cli import _detector as detector_module
 from sklearn_clipsid.cli import main
-from sklearn_clipsid.cli._image_progress import ImageProgress
+from sklearn_clipsid.cli._say import ImageProgress
 from sklearn_clipsid.persistence import dump, load
 
 Y = np.array([0, 1] * 4 + [1])
@@ -71,7 +74,7 @@ def test_each_image_gets_a_line_with_its_probability(save, score, image_files):
     expected = model.predict_proba(image_files)[:, 1]
     lines = [f"{p:.4f}\t{path}" for p, path in zip(expected, image_files)]
     assert (status, out.splitlines()) == (0, lines)
-    assert err == "clipsid: 9 images scored, 0 could not be read.\n"
+    assert err == "clipsid: 9 images scored; 0 could not be read.\n"
 
 
 def test_folders_are_walked_and_standard_input_is_read(
@@ -92,15 +95,22 @@ def test_folders_are_walked_and_standard_input_is_read(
     assert "'notes.xcf'" in err
 
 
-@pytest.mark.parametrize("folder", ["empty", "-"])
-def test_no_images_are_an_error(save, score, tmp_path, monkeypatch, folder):
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("empty", "Got no images in 'empty' but expected at least one"),
+        ("-", "Got nothing on standard input but expected paths of images"),
+        ("gone", "Got 'gone' but there is no such file or folder below"),
+    ],
+)
+def test_no_images_are_an_error(save, score, tmp_path, monkeypatch, folder, message):
     file, _ = save()
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     status, out, err = score(file, folder)
     assert (status, out) == (2, "")
-    assert f"Got no images in {folder!r} but expected at least one" in err
+    assert message in err
 
 
 def test_unreadable_files_are_listed_and_the_rest_is_scored(
@@ -120,7 +130,7 @@ def test_unreadable_files_are_listed_and_the_rest_is_scored(
     ]
     assert f"could not read {gone!r}: No such file or directory" in err
     assert f"could not read {broken!r}" in err
-    assert "2 images scored, 2 could not be read" in err
+    assert re.search(r"2 images scored, .*\d (real|synth|und).*; 2 could not be", err)
     with open(tmp_path / "out.csv", newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert [row["path"] for row in rows] == paths
@@ -253,7 +263,7 @@ class _Options:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file or directory: "),
+        (None, "but there is no such file; name a .skops file."),
         (b"no archive", "which is not a readable skops archive"),
     ],
 )
@@ -268,6 +278,75 @@ def test_a_file_that_is_no_detector_is_an_error(
     assert err.startswith("clipsid: error: ")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_detector_is_looked_for_in_the_first_place(save, score, image_files):
+    file, _ = save()
+    for first in (image_files[0], str(Path(file).parent)):
+        status, _, err = score(first, file)
+        assert status == 2
+        assert f"Got {first!r} as DETECTOR, but expected a .skops file; the " in err
+    status, _, err = score(file.removesuffix("s"), image_files[0])
+    assert (status, f"did you mean {file}?" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        (
+            "clip_orthogonal_combined.ckpt",
+            "reference_pipeline('clip_orthogonal_combined', "
+            "'clip_orthogonal_combined.ckpt')",
+        ),
+        ("$(rm -r x).pth", "reference_pipeline('NAME', 'FILE')"),
+    ],
+)
+def test_checkpoints_are_told_how_to_become_detectors(
+    score, tmp_path, image_files, name, made
+):
+    (tmp_path / name).write_bytes(b"PK")
+    status, out, err = score(str(tmp_path / name), image_files[0])
+    assert (status, out) == (2, "")
+    assert "expected a .skops file. Make one of a published detector" in err
+    assert f"dump({made}, 'detector.skops')" in err
+
+
+class _Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("suffix", [".skops", ".ckpt", ".pth", ".pt", ".bin", ".pkl"])
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("command", ["score", "info"])
+def test_payloads_do_not_run(tmp_path, image_files, suffix, zipped, command, capsys):
+    ran, file = tmp_path / "ran", tmp_path / f"detector{suffix}"
+    payload = pickle.dumps(_Payload(str(ran)))
+    file.write_bytes(payload)
+    if zipped:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("archive/data.pkl", payload)
+            archive.writestr("schema.json", "{}")
+    images = image_files[:1] if command == "score" else []
+    assert main([command, str(file), *images]) == 2
+    assert "clipsid: error: Got " in capsys.readouterr().err
+    assert not ran.exists()
+    pickle.loads(payload).close()  # it would have
+    assert ran.exists()
+
+
+def test_missing_weights_are_asked_for_by_their_option(
+    save, image_files, tmp_path, capsys
+):
+    file, _ = save()
+    gone = str(tmp_path / "gone.safetensors")
+    assert main(["score", file, image_files[0], "--pretrained", gone]) == 2
+    err = capsys.readouterr().err
+    assert f"{gone!r}" in err
+    assert "Here that is --pretrained PATH." in err
 
 
 def test_a_detector_of_embeddings_is_refused(score, tmp_path, image_files):
@@ -297,16 +376,37 @@ def test_another_encoder_is_refused(
     assert "not the one this pipeline was fitted with" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("gone/out.csv", "make the folder first"),
+        ("folder", "which is a folder"),
+        ("photo.png", "ends in .csv, to be replaced"),  # as of `--csv *.png`
+    ],
+)
 def test_a_table_that_cannot_be_written_is_found_before_scoring(
-    save, score, image_files, tmp_path, encoded
+    save, score, image_files, tmp_path, encoded, table, message
 ):
     file, _ = save()
     encoded.clear()
-    status, out, err = score(
-        file, image_files[0], "--csv", str(tmp_path / "gone" / "out.csv")
-    )
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "photo.png").write_bytes(b"kept")
+    status, out, err = score(file, image_files[0], "--csv", str(tmp_path / table))
     assert (status, out, encoded) == (2, "", [])
-    assert "No such file or directory" in err
+    assert message in err
+    assert (tmp_path / "photo.png").read_bytes() == b"kept"
+
+
+def test_a_table_is_kept_until_there_is_another(
+    save, image_files, write_tiny_clip, tmp_path
+):
+    file, _ = save()
+    table = tmp_path / "out.csv"
+    table.write_text("of yesterday")
+    other = write_tiny_clip(tmp_path / "other", seed=5)
+    arguments = ["--csv", str(table), "--pretrained"]
+    assert main(["score", file, image_files[0], *arguments, other]) == 2
+    assert table.read_text() == "of yesterday"
 
 
 def test_ctrl_c_says_what_is_done(save, score, image_files, monkeypatch):
@@ -354,32 +454,37 @@ def test_wrong_usage_ends_with_2(arguments):
     assert done.stderr.startswith("usage: clipsid")
 
 
-@contextmanager
-def scoring(file, paths, tiny_clip):
-    """Run a process that scores more images than a pipe holds lines."""
-    command = [*COMMAND, "score", file, "-", "--pretrained", tiny_clip]
-    with subprocess.Popen(
-        command, stdin=-1, stdout=-1, stderr=-1, text=True
-    ) as process:
-        process.stdin.write("\n".join(paths * 20_000))
-        process.stdin.close()
-        yield process
-
-
-def test_a_closed_pipe_ends_quietly(save, image_files, tiny_clip):
+def test_a_closed_pipe_ends_quietly(save, image_files, tiny_clip, monkeypatch, capfd):
     file, _ = save()
-    with scoring(file, image_files, tiny_clip) as process:
-        line = process.stdout.readline()
-        process.stdout.close()  # as head does
-        err = process.stderr.read()
-    assert line.endswith(image_files[0] + "\n")
-    assert process.returncode == 141
-    assert err == ""
+    read, write = os.pipe()
+    os.close(read)  # as head does
+    with os.fdopen(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        status = main(["score", file, *image_files, "--pretrained", tiny_clip])
+        pipe.write("nobody reads this")
+    assert status == 141
+    assert capfd.readouterr() == ("", "")
+
+
+def test_closed_streams_are_done_without(save, image_files, tiny_clip, monkeypatch):
+    file, _ = save()
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    arguments = ["--pretrained", tiny_clip]
+    assert main(["score", file, image_files[0], *arguments]) == 0
+    assert main(["score", file, "-", *arguments]) == 2  # no images
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()
 
 
 def test_a_signal_ends_with_130_and_no_traceback(save, image_files, tiny_clip):
     file, _ = save()
-    with scoring(file, image_files, tiny_clip) as process:
+    command = [*COMMAND, "score", file, "-", "--pretrained", tiny_clip]
+    with subprocess.Popen(
+        command, stdin=-1, stdout=-1, stderr=-1, text=True
+    ) as process:
+        process.stdin.write("\n".join(image_files * 20_000))
+        process.stdin.close()
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
@@ -389,19 +494,64 @@ def test_a_signal_ends_with_130_and_no_traceback(save, image_files, tiny_clip):
     assert "Traceback" not in err
 
 
-def test_file_names_that_are_no_text_pass_through(
-    save, image_files, tiny_clip, tmp_path
-):
+# ---- names of files
+
+
+@pytest.fixture
+def score_bytes(save, tiny_clip, monkeypatch):
+    """Function that scores what bytes name; returns the bytes of the output."""
     file, _ = save()
-    name = os.fsencode(tmp_path) + b"/\xff.png"
-    os.link(image_files[0], name)
-    done = subprocess.run(
-        [*COMMAND, "score", file, "-", "--pretrained", tiny_clip],
-        input=name,
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith(name)
+
+    def score_bytes(names, *arguments):
+        # As of a terminal that knows no more than ASCII.
+        out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names)))
+        monkeypatch.setattr(sys, "stdout", out)
+        place = ["--pretrained", tiny_clip]
+        assert main(["score", file, "-", *arguments, *place]) == 0
+        return out.buffer.getvalue()
+
+    return score_bytes
+
+
+@pytest.mark.parametrize("name", [b"\xff.png", "日.png".encode()])
+def test_names_pass_byte_for_byte(score_bytes, image_files, tmp_path, name):
+    path = os.fsencode(tmp_path) + b"/" + name
+    os.link(image_files[0], path)
+    table = tmp_path / "out.csv"
+    out = score_bytes(path, "--csv", str(table))
+    assert out.rstrip().endswith(b"\t" + path)
+    assert "path" in table.read_text(encoding="utf-8")  # and can be read in spite of it
+
+
+def test_names_cannot_forge_lines(save, score, image_files, tmp_path):
+    file, _ = save()
+    path = str(tmp_path / "a\n0.0001\treal\t\x1b[8mb.png")
+    os.link(image_files[0], path)
+    _, out, _ = score(file, path, "--csv", str(tmp_path / "out.csv"))
+    (line,) = out.splitlines()
+    assert line.endswith(r"/a\n0.0001\treal\t\x1b[8mb.png")
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8") as table:
+        assert [row["path"] for row in csv.DictReader(table)] == [path]
+    _, out, _ = score(file, path, "--json")
+    assert json.loads(out)["path"] == path
+
+
+def test_a_table_holds_no_formulas(
+    tiny_clip, score, image_files, tmp_path, monkeypatch
+):
+    names = [f"{start}1+1" for start in "=+-@"]
+    head = ConceptBottleneckClassifier(np.eye(64)[:4], names, max_iter=3)
+    pipe = make_pipeline(CLIPEmbedder(pretrained=tiny_clip), head)
+    dump(pipe.fit(image_files, Y), tmp_path / "detector.skops")
+    monkeypatch.chdir(tmp_path)
+    for start in "=+@":
+        os.link(image_files[0], f"{start}1.png")
+    score("detector.skops", "=1.png", "+1.png", "@1.png", "--explain", "--csv", "o.csv")
+    with open("o.csv", newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["path"] for row in rows] == ["./=1.png", "./+1.png", "./@1.png"]
+    assert all(row["explanation"].startswith("'") for row in rows)
 
 
 def test_scores_are_those_of_python(save, score, image_files, tiny_clip):
@@ -418,7 +568,7 @@ def test_scores_are_those_of_python(save, score, image_files, tiny_clip):
 def test_progress_is_said_in_lines_where_there_is_no_terminal(
     save, score, image_files, monkeypatch
 ):
-    monkeypatch.setattr("sklearn_clipsid.cli._image_progress.SECONDS_BETWEEN_LINES", -1)
+    monkeypatch.setattr("sklearn_clipsid.cli._say.SECONDS_BETWEEN_LINES", -1)
     file, _ = save()
     _, out, err = score(file, *image_files)
     assert err.startswith("clipsid: 2 of 9 images are done.\n")

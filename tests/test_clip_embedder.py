@@ -344,7 +344,7 @@ def test_no_file_stays_open(embedder, image_files, tmp_path):
     broken.write_bytes(Path(image_files[0]).read_bytes()[:200])
     embedder.set_params(on_error="nan").transform(image_files[:1])
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.warns(UserWarning, match="Could not read"):
+    with pytest.warns(UserWarning, match="Could not read one image, whose row is NaN"):
         embedder.transform([*image_files, broken])
     assert len(os.listdir("/proc/self/fd")) == before
 

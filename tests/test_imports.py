@@ -179,3 +179,10 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
     loaded = set(done.stdout.split())
     assert "sklearn_clipsid" in loaded
     assert not loaded & LAZY
+
+
+def test_every_public_name_has_one_home():
+    assert sorted(sklearn_clipsid._HOMES) == sorted(sklearn_clipsid.__all__)
+    for name in sklearn_clipsid.__all__:
+        home = f"sklearn_clipsid.{sklearn_clipsid._HOMES[name]}"
+        assert getattr(sklearn_clipsid, name).__module__ == home

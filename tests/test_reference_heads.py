@@ -5,17 +5,20 @@ import zipfile
 
 import numpy as np
 import pytest
+import skops.io
 import torch
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from sklearn_clipsid import ConceptBottleneckClassifier, OrthogonalLinearDetector
+from sklearn_clipsid._clip import _head_checkpoint
+from sklearn_clipsid._detector_archive import STAMP_NAME
 from sklearn_clipsid.datasets import read_antonyms
 from sklearn_clipsid.persistence import dump, load
 from sklearn_clipsid.reference import load_reference_head
 
 HEAD = "model.classification_head."
-SUFFIXES = [".ckpt", ".pth", ".pt", ".bin"]
+SUFFIXES = [".ckpt", ".pth", ".pt", ".bin", ".skops"]
 
 
 def tensors(rng, shapes):
@@ -253,6 +256,57 @@ def test_a_malicious_file_is_refused_and_its_payload_does_not_run(
     assert marker.exists()
 
 
+@pytest.mark.parametrize("form", ["pickle", "archive", "old"])
+def test_a_pickle_that_is_called_a_saved_detector_does_not_run(malicious, form):
+    folder, marker, writers = malicious
+    file = folder / "detector.skops"
+    writers[form](file)
+    with pytest.raises(ValueError, match=r"detector\.skops"):
+        load(file)
+    assert not marker.exists()
+
+
+def test_a_pickle_inside_a_saved_detector_does_not_run(rng, saved, malicious):
+    folder, marker, _ = malicious
+    file, pickled = io.BytesIO(), io.BytesIO()
+    dump(load_reference_head(saved(linear_state(rng))), file)
+    np.save(pickled, np.array([Payload(str(marker))]), allow_pickle=True)
+    forged = folder / "detector.skops"
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(forged, "w") as new:
+        for name in old.namelist():
+            data = pickled.getvalue() if name.endswith(".npy") else old.read(name)
+            if name != STAMP_NAME:
+                new.writestr(name, data)
+    with pytest.warns(UserWarning, match="not written by"):
+        with pytest.raises(ValueError, match="allow_pickle=False"):
+            load(forged)
+    assert not marker.exists()
+    np.load(io.BytesIO(pickled.getvalue()), allow_pickle=True)[0].close()
+    assert marker.exists()
+
+
+class LivePart:
+    """What runs code when skops builds it."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __setstate__(self, state):
+        open(state["file"], "w").close()
+
+
+def test_a_foreign_type_in_a_saved_detector_does_not_run(rng, saved, malicious):
+    folder, marker, _ = malicious
+    head = load_reference_head(saved(linear_state(rng)))
+    head.extra_ = LivePart(str(marker))
+    skops.io.dump(head, folder / "detector.skops")
+    with pytest.raises(ValueError, match=r"LivePart\. Nothing of it was built"):
+        load(folder / "detector.skops")
+    assert not marker.exists()
+    skops.io.load(folder / "detector.skops", trusted=[f"{__name__}.LivePart"])
+    assert marker.exists()
+
+
 def test_a_torchscript_program_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "head.pt", "w") as archive:
         archive.writestr("head/constants.pkl", b"")
@@ -271,17 +325,28 @@ def test_a_torchscript_program_is_refused(tmp_path):
             r"'fc.weight' \(torch.int64 of shape \(1, 4\)\)",
         ),
         (
-            {"state_dict": {"fc.weight": torch.ones(1).expand(2**25)}},
-            r"of shape \(33554432,\)\)",
+            # Three numbers in the file.
+            {"state_dict": {key: torch.ones(1).expand(2**24) for key in "abc"}},
+            "holds tensors of 50,331,648 numbers, but expected",
         ),
         (
             {"state_dict": {"fc.weight": torch.tensor([[np.nan]])}},
-            "'fc.weight' holds NaN or infinity",
+            "'fc.weight' holds NaN, infinity or numbers above",
+        ),
+        (
+            {"state_dict": {"fc.weight": torch.tensor([[1e300]]).double()}},
+            r"numbers above 3e\+38, but expected finite weights",
         ),
         (
             {"state_dict": {"fc.weight": torch.ones(1, 4).to_sparse()}},
-            "but expected the floating-point tensors of one head and nothing else",
+            # torch may warn of sparse tensors, which is an error here.
+            r"(torch\.sparse_coo|UserWarning)\), but expected the floating-point",
         ),
+        (
+            {"state_dict": {"fc.weight": torch.ones(1, 4, device="meta")}},
+            r"holds 'fc.weight' \(on the device meta\), but expected",
+        ),
+        ({"state_dict": {1: torch.ones(1)}}, r"holds '1' \(Tensor\), but expected"),
     ],
 )
 def test_anything_but_finite_tensors_is_refused(rng, saved, change, message):
@@ -308,6 +373,7 @@ def test_other_layers_are_refused_by_name(rng, saved):
         ("clipdet", "fc.weight", (2, 16), r"weight is \(2, 16\), not \(1, 16\)"),
         ("clipdet", "fc.bias", (2,), r"bias is \(2,\), not \(1,\)"),
         ("universal_fake_detect", "weight", (), r"weight is \(\), not \(1, 0\)"),
+        ("clipdet", "fc.weight", (1, 0), r"weight is \(1, 0\), empty, but expected"),
         (
             "clip_orthogonal",
             f"{HEAD}to_logits.weight",
@@ -326,6 +392,41 @@ def test_shapes_that_do_not_fit_are_named(rng, saved, kind, key, shape, message)
     state = STATES[kind](rng) | {key: torch.ones(shape)}
     with pytest.raises(ValueError, match=message):
         load_reference_head(saved(state))
+
+
+def test_two_tensors_of_one_name_are_refused(rng, saved):
+    state = linear_state(rng) | linear_state(
+        rng, prefix="module.classification_head.fc."
+    )
+    with pytest.raises(ValueError, match=r"two tensors for 'classification_head\.fc\."):
+        load_reference_head(saved(state))
+
+
+@pytest.mark.parametrize("member", ["data/0", "data.pkl"])
+def test_a_damaged_archive_is_refused(rng, saved, member):
+    file = saved(linear_state(rng, d=1024))
+    data = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        content = archive.read(f"head/{member}")
+    data[data.index(content) + len(content) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"a damaged archive \(head/{member}\)"):
+        load_reference_head(file)
+    file.write_bytes(data.replace(b"PK\x01\x02", b"PK\x01\x03"))  # its directory
+    with pytest.raises(ValueError, match=r"a damaged archive \(BadZipFile\)"):
+        load_reference_head(file)
+
+
+def test_files_that_are_too_large_for_a_head_are_not_read(tmp_path, monkeypatch):
+    bomb, encoder = tmp_path / "bomb.pth", tmp_path / "encoder.pth"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("head/data.pkl", bytes(10**6))
+    monkeypatch.setattr(_head_checkpoint, "MAX_BYTES", 10**5)
+    with pytest.raises(ValueError, match="archive that unpacks to 1,000,000 bytes"):
+        load_reference_head(bomb)
+    encoder.write_bytes(bytes(10**6))
+    with pytest.raises(ValueError, match="of 1,000,000 bytes, but expected a head"):
+        load_reference_head(encoder)
 
 
 def test_a_head_of_another_kind_is_refused(rng, saved):

@@ -1,16 +1,23 @@
 import csv
+import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.ensemble import VotingClassifier
+from PIL import Image
+from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from sklearn_clipsid import CLIPEmbedder, PrecomputedEmbedder, embed_to_shards
 from sklearn_clipsid._clip._described_encoder import describe_encoder
 from sklearn_clipsid._clip._tower import ImageTower
+from sklearn_clipsid.metrics import mean_average_precision_score
 from sklearn_clipsid.persistence import dump, load
 from sklearn_clipsid.reference import (
     list_reference_detectors,
@@ -117,8 +124,6 @@ def seen_by(tmp_path, write_tiny_clip, monkeypatch, fresh_memo):
 
 
 def assert_published_pixels(kind, images, tensors):
-    from PIL import Image
-
     transform = published_transform(kind)
     assert len(tensors) == len(images)
     for path, tensor in zip(images, tensors):
@@ -128,10 +133,18 @@ def assert_published_pixels(kind, images, tensors):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pixels_are_those_of_the_published_recipe(seen_by, image_files, kind):
+def test_pixels_are_those_of_the_published_recipe(
+    seen_by, image_files, tmp_path, kind, rng
+):
     # Smaller than the input: scaled up, or padded with black where nothing is scaled.
-    tensors = seen_by(kind, image_files[:3])
-    assert_published_pixels(kind, image_files[:3], tensors)
+    # Larger: scaled down or cut off, on one side by an odd number of pixels.
+    images = image_files[:3]
+    for size in ((613, 400), (351, 1024), (300, 150)):
+        images.append(str(tmp_path / f"{size[0]}.png"))
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images[-1])
+    tensors = seen_by(kind, images)
+    assert_published_pixels(kind, images, tensors)
     if kind == "universal_fake_detect":
         black = -np.array(MEAN) / STD
         np.testing.assert_allclose(tensors[0][:, 0, 0], black, rtol=1e-5)
@@ -209,6 +222,25 @@ def test_every_detector_is_described():
         assert has_figure == (detector["published_on"] is not None)
 
 
+@pytest.mark.oracle
+def test_the_published_figures_are_those_of_the_published_predictions(oracles):
+    name = "synthclic_clip_orthogonal_synthclic_predictions.csv"
+    with (oracles / "published" / name).open() as file:
+        rows = list(csv.DictReader(file))
+    y, score = (
+        np.array([float(row[key]) for row in rows]) for key in ("label", "label_prob")
+    )
+    detectors = {row["name"]: row for row in list_reference_detectors()}
+    published = detectors["clip_orthogonal_synthclic"]["published_map"]
+    generators = np.array(
+        [row["source"] if row["label"] == "1" else "real" for row in rows]
+    )
+    measured = mean_average_precision_score(y, score, generators)
+    assert round(measured, 4) == published
+    # As the user guide says.
+    assert ((score > 0.5) & (y == 0)).sum() == 212 and (y == 0).sum() == 428
+
+
 def test_scores_are_those_of_head_and_embedder(
     checkpoint, as_if_published, image_files
 ):
@@ -245,6 +277,74 @@ def test_pipelines_of_the_same_features_share_one_embedding(
     scores = vote.predict_proba(image_files)[:, 1]
     np.testing.assert_allclose(scores, np.mean(P, axis=0))
     assert sum(encoded) == len(image_files)
+
+
+def test_the_code_on_the_page_runs_with_stand_ins(
+    checkpoint, as_if_published, image_files, encoded, tmp_path, monkeypatch
+):
+    page = Path(__file__).resolve().parents[1] / "docs/user_guide/reference.md"
+    if not page.is_file():
+        pytest.skip("the source archive has no documentation")
+    monkeypatch.chdir(tmp_path)
+    for kind in ("clip_orthogonal", "linear_probe", "cm_antonyms"):
+        file = checkpoint(kind, as_if_published[KINDS[kind].features])
+        file.rename(f"{kind}_combined.ckpt")
+    Path("antonyms.csv").write_text(
+        "name,positive,negative\n" + "".join(f"{n},much {n},no {n}\n" for n in "abcde")
+    )
+    Image.open(image_files[0]).save("photo.jpg")
+    names = {"paths": image_files, "y": [0, 1, 1] * 3, "X": np.ones((1, 32))}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        exec(code, names)  # the documentation
+    detectors = names["detectors"].values()
+    P = np.column_stack([d.predict_proba(image_files)[:, 1] for d in detectors])
+    scores = names["vote"].predict_proba(image_files)[:, 1]
+    np.testing.assert_allclose(scores, P.mean(axis=1))
+    expected = LogisticRegression().fit(P, names["y"]).predict_proba(P)
+    np.testing.assert_allclose(names["stack"].predict_proba(image_files), expected)
+    np.testing.assert_allclose(names["fused"], 1 - (1 - P).prod(axis=1))
+    # Each once, in spite of all of the above; photo.jpg by a detector without a folder.
+    assert names["embedder"].cache_info().misses == len(image_files)
+    assert sum(encoded) == len(image_files) + 1
+
+
+IN_ANOTHER_PROCESS = """
+import sys
+import numpy as np
+from sklearn_clipsid.persistence import load
+encoder, images, *files = sys.argv[1:]
+for file in files:
+    detector = load(file, pretrained=encoder)
+    np.save(f"{file}.npy", detector.predict_proba(images.split("|")))
+"""
+
+
+def test_detectors_and_ensembles_score_alike_in_another_process(
+    checkpoint, as_if_published, image_files, tmp_path, tiny_clip
+):
+    pipelines = [
+        (kind, reference_pipeline(kind, checkpoint(kind, as_if_published[features])))
+        for kind, features in (
+            ("clip_orthogonal", "pooled"),
+            ("linear_probe", "pooled"),
+            ("cm_antonyms", "projected"),
+        )
+    ]
+    frozen = [(kind, FrozenEstimator(pipeline)) for kind, pipeline in pipelines]
+    y = [0, 1, 1] * 3
+    detectors = dict(pipelines) | {
+        "vote": VotingClassifier(frozen, voting="soft").fit(image_files[:2], [0, 1]),
+        "stack": StackingClassifier(pipelines, cv="prefit").fit(image_files, y),
+        "refitted stack": StackingClassifier(frozen, cv=3).fit(image_files, y),
+    }
+    files = [str(tmp_path / f"{name}.skops") for name in detectors]
+    for detector, file in zip(detectors.values(), files):
+        dump(detector, file)
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, tiny_clip]
+    subprocess.run([*command, "|".join(image_files), *files], check=True)
+    for detector, file in zip(detectors.values(), files):
+        expected = detector.predict_proba(image_files)
+        np.testing.assert_allclose(np.load(f"{file}.npy"), expected, atol=1e-12)
 
 
 def test_pipelines_are_saved_and_loaded(

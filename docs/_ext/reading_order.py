@@ -6,12 +6,14 @@ ORDER = [
     "plot_cross_dataset.py",
     "plot_report.py",
     "plot_k_ablation.py",
+    "plot_compare_detectors.py",
     "plot_calibration.py",
     "plot_threshold.py",
     "plot_axes.py",
     "plot_concepts.py",
     "plot_ten_shot.py",
     "plot_persist.py",
+    "plot_score_folder.py",
 ]
 
 

@@ -21,7 +21,7 @@ def read_tensors(path: str) -> dict[str, Any]:
     """
     import torch
 
-    loaded = _load_safetensors(path) if _is_safetensors(path) else _load_torch(path)
+    loaded = load_safetensors(path) if is_safetensors(path) else _load_torch(path)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict):
@@ -30,11 +30,13 @@ def read_tensors(path: str) -> dict[str, Any]:
     return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
-def _is_safetensors(path: str) -> bool:
+def is_safetensors(path: str) -> bool:
+    """Say whether a file is to be read as safetensors."""
     return path.lower().endswith(".safetensors")
 
 
-def _load_safetensors(path: str) -> Any:
+def load_safetensors(path: str) -> Any:
+    """Return the tensors of a .safetensors file, which holds nothing else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -47,7 +49,7 @@ def _load_safetensors(path: str) -> Any:
 def _load_torch(path: str) -> Any:
     import torch
 
-    if _is_torchscript(path):
+    if is_torchscript(path):
         raise ValueError(
             f"Got {path!r}, a TorchScript program (OpenAI's original format), but "
             "expected a state dict; convert it once, in a place where you trust the "
@@ -61,15 +63,20 @@ def _load_torch(path: str) -> Any:
         raise ValueError(_not_a_checkpoint(path, ValueError(reason))) from error
 
 
-def _is_torchscript(path: str) -> bool:
+def is_torchscript(path: str) -> bool:
+    """Say whether a file is an archive that holds a TorchScript program."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(n.endswith("/constants.pkl") for n in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(n.endswith("/constants.pkl") for n in archive.namelist())
+    # A damaged directory fails in any way; whoever loads the file says so.
+    except Exception:
+        return False
 
 
 def read_metadata(path: str) -> dict[str, str]:
-    if not _is_safetensors(path):
+    if not is_safetensors(path):
         return {}
     from safetensors import SafetensorError, safe_open
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from sklearn_clipsid._clip._weights import (
     Encoder,
-    _declared_by_file,
-    _is_local_file,
-    _read_config,
-    _recipe,
-    _schema_of,
-    _tag_config,
+    declared_by_file,
+    is_local_file,
+    read_config,
+    recipe_of,
+    schema_of,
+    tag_config,
 )
 
 
@@ -36,16 +36,16 @@ def describe_encoder(
         fingerprint of an embedder. "tag" is that of open_clip, None for files and
         repositories.
     """
-    name, config, preprocess = _read_config(
+    name, config, preprocess = read_config(
         model_name, pretrained, weights_dir, local_files_only
     )
     tag = None
-    if _schema_of(model_name, pretrained) is None:
-        if _is_local_file(name, pretrained):
-            preprocess, _ = _declared_by_file(pretrained, name)
+    if schema_of(model_name, pretrained) is None:
+        if is_local_file(name, pretrained):
+            preprocess, _ = declared_by_file(pretrained, name)
         else:
-            preprocess, tag = _tag_config(name, pretrained), pretrained
-    recipe = _recipe(name, config, preprocess)
+            preprocess, tag = tag_config(name, pretrained), pretrained
+    recipe = recipe_of(name, config, preprocess)
     encoder = Encoder(name, config, recipe, path="", quick_gelu=None)
     vision = config["vision_cfg"]
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sklearn_clipsid._clip._images import UnreadableImageError, _open_image, _to_rgb
+from sklearn_clipsid._clip._images import UnreadableImageError, open_image, to_rgb
 from sklearn_clipsid._content_hash import read_file, signature_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def read_file_facts(path: str | os.PathLike) -> FileFacts:
     """
     try:
         data = read_file(path).data
-        return _facts(_open_image(data), len(data))
+        return _facts(open_image(data), len(data))
     except UnreadableImageError:
         raise
     # As in decode_image, Pillow raises whatever it stumbles over.
@@ -210,7 +210,7 @@ def _look(image: Image.Image, *, upright: bool) -> bytes:
 
     # A JPEG is decoded at an eighth of its size, where that is enough.
     image.draft("L", (2 * THUMBNAIL, 2 * THUMBNAIL))
-    grey = _to_rgb(image, not upright).convert("L")
+    grey = to_rgb(image, not upright).convert("L")
     thumbnail = np.asarray(
         grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR), dtype=float
     )

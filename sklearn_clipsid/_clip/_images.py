@@ -55,8 +55,8 @@ def decode_image(source: Any, *, apply_exif: bool = False) -> Image.Image:
             return _image_from_array(source).convert("RGB")
         if isinstance(source, Image.Image):
             with _loading[id(source) // 16 % len(_loading)]:
-                return _to_rgb(source, apply_exif)
-        return _to_rgb(_open_image(source), apply_exif)
+                return to_rgb(source, apply_exif)
+        return to_rgb(open_image(source), apply_exif)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:
@@ -76,7 +76,8 @@ def decode_image(source: Any, *, apply_exif: bool = False) -> Image.Image:
         raise UnreadableImageError(reason) from error
 
 
-def _open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
+    """Open an encoded image without decoding it; refuse what would be run."""
     from PIL import Image
 
     if len(data) == 0:
@@ -87,7 +88,8 @@ def _open_image(data: bytes) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image, apply_exif: bool) -> Image.Image:
+def to_rgb(image: Image.Image, apply_exif: bool) -> Image.Image:
+    """Decode an image to mode "RGB", rotated as its EXIF says if asked to."""
     from PIL import ImageOps
 
     image.load()
@@ -208,7 +210,7 @@ def compress_webp(pixels: np.ndarray, quality: int) -> np.ndarray:
 def _recoded(pixels: np.ndarray, file_format: str, quality: int) -> np.ndarray:
     stream = io.BytesIO()
     _image_from_array(pixels).save(stream, file_format, quality=quality)
-    return np.asarray(_open_image(stream.getvalue()).convert("RGB"))
+    return np.asarray(open_image(stream.getvalue()).convert("RGB"))
 
 
 def resize_pixels(

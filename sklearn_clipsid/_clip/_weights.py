@@ -122,7 +122,7 @@ def feature_widths(
         "projected", and for open_clip's own ViT "pooled", "n_blocks" and "n_heads" (of
         one block).
     """
-    config = _read_config(model_name, pretrained, weights_dir, local_files_only)[1]
+    config = read_config(model_name, pretrained, weights_dir, local_files_only)[1]
     return _feature_widths(config)
 
 
@@ -155,28 +155,28 @@ def resolve_encoder(
     encoder : Encoder
         With a local path. A QuickGELU mismatch has been refused.
     """
-    name, config, preprocess = _read_config(
+    name, config, preprocess = read_config(
         model_name, pretrained, weights_dir, local_files_only
     )
     quick_gelu = config.get("quick_gelu", False)
-    schema = _schema_of(model_name, pretrained)
+    schema = schema_of(model_name, pretrained)
     if schema == "local-dir:":
         path = weights_in_folder(Path(_schema_target(model_name, pretrained)))
     elif schema == "hf-hub:":
         repo = _schema_target(model_name, pretrained)
         path = download_weights(repo, "", weights_dir, local_files_only)
-    elif _is_local_file(name, pretrained):
+    elif is_local_file(name, pretrained):
         path = pretrained
-        preprocess, quick_gelu = _declared_by_file(path, name)
+        preprocess, quick_gelu = declared_by_file(path, name)
     else:
-        preprocess = _tag_config(name, pretrained)
+        preprocess = tag_config(name, pretrained)
         # A tag that declares nothing was trained as its architecture's config says.
         quick_gelu = preprocess.get("quick_gelu", quick_gelu)
         path = download_tag(preprocess, weights_dir, local_files_only)
     encoder = Encoder(
         name=name,
         config=config,
-        recipe=_recipe(name, config, preprocess),
+        recipe=recipe_of(name, config, preprocess),
         path=str(path),
         quick_gelu=quick_gelu,
     )
@@ -184,7 +184,8 @@ def resolve_encoder(
     return encoder
 
 
-def _schema_of(model_name: str, pretrained: str) -> str | None:
+def schema_of(model_name: str, pretrained: str) -> str | None:
+    """Return "hf-hub:" or "local-dir:", None for a tag or a file."""
     for schema in SCHEMAS:
         if model_name.startswith(schema) or pretrained.startswith(schema):
             return schema
@@ -198,7 +199,8 @@ def _schema_target(model_name: str, pretrained: str) -> str:
     return pretrained.partition(":")[2]
 
 
-def _is_local_file(name: str, pretrained: str) -> bool:
+def is_local_file(name: str, pretrained: str) -> bool:
+    """Say whether `pretrained` is a checkpoint on this machine, not a tag."""
     import open_clip
 
     # A file that happens to be called "openai" does not shadow the tag.
@@ -208,7 +210,7 @@ def _is_local_file(name: str, pretrained: str) -> bool:
 
 def local_files(model_name: str, pretrained: str) -> list[str]:
     """List the local files that a model would be read from, there or not."""
-    schema = _schema_of(model_name, pretrained)
+    schema = schema_of(model_name, pretrained)
     if schema == "local-dir:":
         folder = Path(_schema_target(model_name, pretrained))
         return [str(folder / name) for name in (CONFIG_NAME, *WEIGHTS_NAMES)]
@@ -219,17 +221,17 @@ def local_files(model_name: str, pretrained: str) -> list[str]:
 
 def tokenizer_name(model_name: str, pretrained: str) -> str:
     """Return the name under which open_clip finds the tokenizer of a model."""
-    schema = _schema_of(model_name, pretrained)
+    schema = schema_of(model_name, pretrained)
     return (schema or "") + _schema_target(model_name, pretrained)
 
 
-def _read_config(
+def read_config(
     model_name: str, pretrained: str, weights_dir: str | None, local_files_only: bool
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return the architecture's name, its config and the declared preprocessing."""
     import open_clip
 
-    schema = _schema_of(model_name, pretrained)
+    schema = schema_of(model_name, pretrained)
     if schema is None:
         config = open_clip.get_model_config(model_name)
         if config is None:
@@ -277,7 +279,8 @@ def _unknown(parameter: str, value: str, known: list[str]) -> str:
     )
 
 
-def _tag_config(name: str, pretrained: str) -> dict[str, Any]:
+def tag_config(name: str, pretrained: str) -> dict[str, Any]:
+    """Return what open_clip declares of a tag, or say what is wrong with it."""
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -310,7 +313,8 @@ def _tag_config(name: str, pretrained: str) -> dict[str, Any]:
     )
 
 
-def _recipe(name: str, config: dict[str, Any], preprocess: dict[str, Any]) -> Recipe:
+def recipe_of(name: str, config: dict[str, Any], preprocess: dict[str, Any]) -> Recipe:
+    """Return how a model sees an image, from what its files declare."""
     size = config["vision_cfg"]["image_size"]
     if isinstance(size, (list, tuple)):
         if size[0] != size[1]:
@@ -355,7 +359,7 @@ def _agreed_preprocessing(name: str) -> dict[str, Any]:
     return dict(zip(fields, json.loads(commonest)))
 
 
-def _declared_by_file(path: str, name: str) -> tuple[dict[str, Any], bool | None]:
+def declared_by_file(path: str, name: str) -> tuple[dict[str, Any], bool | None]:
     """Return the preprocessing and activation that a local checkpoint declares."""
     import open_clip
 

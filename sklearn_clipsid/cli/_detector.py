@@ -2,7 +2,9 @@
 
 import copy
 import time
+from pathlib import Path
 from typing import NamedTuple
+from zipfile import is_zipfile
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -12,13 +14,17 @@ from sklearn.pipeline import Pipeline
 from sklearn_clipsid._abstaining import AbstainingClassifier
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._loaded_parts import parts_of
 from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
 from sklearn_clipsid.cli._readable_images import embed_readable
 from sklearn_clipsid.persistence import load
+from sklearn_clipsid.reference import list_reference_detectors
 
 WORDS = np.array(["real", "synthetic"])
 N_SUMMANDS = 5
+# What the heads of published detectors come in.
+CHECKPOINTS = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
 MAX_FPR = 0.01  # of a report, where the detector has no limit of its own
 # Rows come in parts that take about so long, the first one of a single batch: threads
 # that decode ahead stand still between two parts.
@@ -36,6 +42,49 @@ class ScoredImage(NamedTuple):
     verdict: str | None = None
     explanation: list | None = None  # (name, summand of the logit), largest first
     error: str | None = None  # why it could not be read
+
+
+def load_detector(filename, **place):
+    """Load a detector from a .skops file.
+
+    Parameters
+    ----------
+    filename : str
+        The file.
+
+    **place
+        Parameters of `persistence.load`.
+
+    Returns
+    -------
+    estimator : classifier
+    """
+    path = Path(filename)
+    if path.suffix.lower() in CHECKPOINTS and path.is_file():
+        known = {one["name"] for one in list_reference_detectors()}
+        # Another name might be a command of its own, and this is made to be copied.
+        name, file = (path.stem, path.name) if path.stem in known else ("NAME", "FILE")
+        raise ValueError(
+            f"Got {filename!r}, a checkpoint, which does not say which encoder it "
+            "needs, but expected a .skops file. Make one of a published detector: "
+            'python -c "from sklearn_clipsid.persistence import dump; from '
+            "sklearn_clipsid.reference import reference_pipeline; "
+            f"dump(reference_pipeline('{name}', '{file}'), 'detector.skops')\" "
+            "(list_reference_detectors, from the same place, has the names)."
+        )
+    is_other = path.is_file() and path.suffix.lower() != ".skops"
+    if path.is_dir() or (is_other and not is_zipfile(path)):
+        raise ValueError(
+            f"Got {filename!r} as DETECTOR, but expected a .skops file; the detector "
+            "comes first, before images and folders."
+        )
+    if not path.exists():
+        there = sorted(map(str, path.parent.glob("*.skops")))
+        raise FileNotFoundError(
+            f"Got {filename!r} but there is no such file; "
+            + (f"did you mean {first_few(there)}?" if there else "name a .skops file.")
+        )
+    return load(filename, **place)
 
 
 class Detector:
@@ -59,7 +108,7 @@ class Detector:
     """
 
     def __init__(self, options, explain=False):
-        self.estimator = load(
+        self.estimator = load_detector(
             options.detector, pretrained=options.pretrained, cache_dir=options.cache_dir
         )
         embedder = embedder_of(self.estimator)
@@ -186,6 +235,7 @@ class Recipe(NamedTuple):
 
     estimator: object  # to be cloned and fitted
     max_fpr: float  # that verdicts were chosen for
+    saved: object  # the detector as it is, behind the encoder if that comes first
 
 
 def recipe_of(estimator):
@@ -200,7 +250,9 @@ def recipe_of(estimator):
     -------
     recipe : Recipe
     """
-    recipe = Recipe(*_without_thresholds(estimator, MAX_FPR))
+    recipe = Recipe(
+        *_without_thresholds(estimator, MAX_FPR), _behind_encoder(estimator)
+    )
     if any(isinstance(part, FrozenEstimator) for part in parts_of(recipe.estimator)):
         raise ValueError(
             "Got a detector with a frozen part, which cannot be fitted anew, but "
@@ -220,6 +272,17 @@ def _without_thresholds(estimator, max_fpr):
     if isinstance(estimator, (FixedThresholdClassifier, FrozenEstimator)):
         return _without_thresholds(estimator.estimator, max_fpr)
     return estimator, max_fpr
+
+
+def _behind_encoder(estimator):
+    """Return what scores rows where an encoder comes first, else images."""
+    while isinstance(estimator, (AbstainingClassifier, FixedThresholdClassifier)):
+        estimator = estimator.estimator_
+    if isinstance(estimator, FrozenEstimator):
+        return _behind_encoder(estimator.estimator)
+    if isinstance(estimator, Pipeline) and isinstance(estimator[0], CLIPEmbedder):
+        estimator = estimator[1:]
+    return FrozenEstimator(estimator)
 
 
 def explainer_of(estimator):

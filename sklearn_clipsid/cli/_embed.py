@@ -2,14 +2,15 @@
 
 from argparse import RawDescriptionHelpFormatter
 
-from sklearn_clipsid.cli._embedder_options import add_embedder_options, make_embedder
 from sklearn_clipsid.cli._image_paths import add_images, list_images
+from sklearn_clipsid.cli._options import add_embedder_options, make_embedder
 from sklearn_clipsid.cli._say import say_unreadable
 
 DESCRIPTION = """Embed images into files, which PrecomputedEmbedder reads.
 
 Whatever stops the work, the same command goes on where it was. Rows are found again by
-the paths as they are written here."""
+the paths as they are written here. This needs pyarrow, which
+pip install 'sklearn-clipsid[distributed]' brings."""
 
 
 def add_command(commands):
@@ -30,6 +31,9 @@ def add_command(commands):
     parser.add_argument("-o", "--output", required=True, metavar="DIR")
     parser.add_argument(
         "--shard-size", type=int, default=10_000, metavar="N", help="images a file"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete what DIR holds, and start anew"
     )
     add_embedder_options(parser, cached=False)
     parser.set_defaults(run=run)
@@ -53,14 +57,17 @@ def run(options):
     from sklearn_clipsid._embedding_shards import embed_to_shards
 
     paths = list_images(options.images)
+    # A wrong encoder must not claim the folder for these images.
+    embedder = make_embedder(options, verbose=True).fit(paths)
     with warnings.catch_warnings():
         # They are listed one by one instead.
         warnings.filterwarnings("ignore", r"\d+ of \d+ images could not be read")
         store = embed_to_shards(
-            make_embedder(options, verbose=True),
+            embedder,
             paths,
             options.output,
             options.shard_size,
+            overwrite=options.overwrite,
         )
     for index, reason in store.failures().items():
         say_unreadable(paths[index], reason)

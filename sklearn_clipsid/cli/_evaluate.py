@@ -1,11 +1,12 @@
 """Test a saved detector on labelled images: `clipsid evaluate`."""
 
+import json
 import sys
 from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
 
-from sklearn_clipsid.cli._detector_options import add_detector, add_place
-from sklearn_clipsid.cli._fit import check_folder_of
-from sklearn_clipsid.cli._say import say, say_unreadable
+from sklearn_clipsid.cli._options import add_detector, add_place, check_output
+from sklearn_clipsid.cli._say import ImageProgress, on_one_line, say, say_unreadable
 
 DESCRIPTION = """Test a saved detector on labelled images.
 
@@ -13,10 +14,12 @@ The table is about the saved detector, which is not fitted again: each generator
 ranked against all photographs, each photo source against all synthetic images. The
 figures are worth nothing where it was fitted to images of FOLDER.
 
---html asks another question: what does a detector that is made like this one do on
-generators and photo sources that it has not seen? Detectors with the same settings are
-fitted to parts of FOLDER, and tested on the others. FOLDER is as for `clipsid fit`."""
+--html, which needs matplotlib, asks another question: what does a detector that is made
+like this one do on generators and photo sources that it has not seen? Detectors with
+the same settings are fitted to parts of FOLDER, and tested on the others. The saved one
+stands beside them as a baseline. FOLDER is as for `clipsid fit`."""
 
+SAVED = "the saved one, which may know these images"
 COLUMNS = ("images", "AUC", "AP", "called synthetic", "undecided")
 
 
@@ -36,7 +39,7 @@ def add_command(commands):
     )
     add_detector(parser)
     parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument("--layout", default="auto", help="of FOLDER; auto")
+    parser.add_argument("--layout", default="auto", help="of FOLDER; default: auto")
     parser.add_argument("--html", metavar="FILE", help="write a report, see above")
     parser.add_argument("--json", action="store_true", help="write JSON lines")
     add_place(parser)
@@ -56,13 +59,15 @@ def run(options):
     status : int
         0, or 1 where some images could not be read.
     """
+    from sklearn_clipsid._optional import import_optional
     from sklearn_clipsid.cli._detector import Detector, recipe_of
     from sklearn_clipsid.datasets import load_image_folder
 
     data = load_image_folder(options.folder, layout=options.layout)
     detector = Detector(options)
     if options.html is not None:
-        check_folder_of(options.html)
+        check_output(options.html, ".html")
+        import_optional("matplotlib", extra="plot", caller="--html")
         recipe = recipe_of(detector.estimator)
     scored = _score_all(detector, list(data.data))
     for image in scored:
@@ -71,17 +76,17 @@ def run(options):
     read = [i for i, image in enumerate(scored) if image.error is None]
     if not read:
         raise ValueError("Got no image that can be read but expected some.")
+    n_unread = len(scored) - len(read)
     rows = _table([scored[i] for i in read], data.target[read], data.generator[read])
+    _print_head(options, len(read), n_unread)
     _print_table(rows, options.json)
     sys.stdout.flush()
     if options.html is not None:
-        _write_report(recipe, data, read, options.html)
-    return int(len(read) < len(scored))
+        _write_report(recipe, data, read, options)
+    return int(n_unread > 0)
 
 
 def _score_all(detector, paths):
-    from sklearn_clipsid.cli._image_progress import ImageProgress
-
     scored = []
     with ImageProgress(len(paths)) as progress:
         for part in detector.score_in_parts(paths):
@@ -137,15 +142,31 @@ def _mean(kind, rows):
     return mean
 
 
-def _print_table(rows, as_json):
-    import json
+def _print_head(options, n_read, n_unread):
+    """Say what was measured."""
+    if options.json:
+        head = {"kind": "evaluation", "detector": options.detector, "fitted": "before"}
+        head |= {"folder": options.folder, "images": n_read, "unreadable": n_unread}
+        print(json.dumps(head))
+        return
+    print(
+        f"{options.detector!r} as it was saved, not fitted again, on {n_read} images "
+        f"of {options.folder!r}; {n_unread} could not be read"
+    )
 
+
+def _print_table(rows, as_json):
     if as_json:
         for row in rows:
             print(json.dumps(row))
         return
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
-    names = [f"{row['kind']} {row['name']}".rstrip() for row in rows]
+    # Photographs lie in the folder of a generator, whose name means nothing for them.
+    words = {"photo source": "photographs beside"}
+    names = [
+        on_one_line(f"{words.get(row['kind'], row['kind'])} {row['name']}".rstrip())
+        for row in rows
+    ]
     width = max(map(len, names))
     print(
         f"{'':<{width}}" + "".join(f"  {name:>{max(7, len(name))}}" for name in columns)
@@ -163,21 +184,34 @@ def _number(value):
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _write_report(recipe, data, read, filename):
+def _write_report(recipe, data, read, options):
     """Write what detectors of this recipe do on what they have not seen."""
     from sklearn_clipsid.report import evaluate
+    from sklearn_clipsid.report._held_out_scores import (
+        default_baselines,
+        split_pipeline,
+    )
 
+    embedder, head = split_pipeline(recipe.estimator)
+    baselines = {} if embedder is None else default_baselines(head)
     report = evaluate(
         recipe.estimator,
         data.data[read],
         data.target[read],
         data.generator[read],
         pair_id=data.pair_id[read],
+        baselines=baselines | {SAVED: recipe.saved},
         max_fpr=recipe.max_fpr,
         random_state=0,
     )
-    report.to_html(filename)
+    # Of what the page calls "the detector" there are many; a reader should know.
+    report.models["detector"] = (
+        f"Detectors with the settings of {Path(options.detector).name}, each fitted to "
+        f"a part of the images; that file itself is “{SAVED}”: "
+        + report.models["detector"]
+    )
+    report.to_html(options.html)
     say(
-        f"wrote {filename!r}, about detectors of these settings that were fitted to "
-        "parts of the images, not about the saved one."
+        f"wrote {options.html!r}, about detectors of these settings that were fitted "
+        f"to parts of the images; the saved one is the baseline {SAVED!r}."
     )

@@ -1,9 +1,12 @@
 """Fit a detector to labelled images: `clipsid fit`."""
 
 from argparse import RawDescriptionHelpFormatter
-from pathlib import Path
 
-from sklearn_clipsid.cli._embedder_options import add_embedder_options, make_embedder
+from sklearn_clipsid.cli._options import (
+    add_embedder_options,
+    check_output,
+    make_embedder,
+)
 from sklearn_clipsid.cli._say import say, say_unreadable
 
 DESCRIPTION = """Fit a detector to labelled images and save it.
@@ -32,8 +35,14 @@ def add_command(commands):
     images.add_argument("folder", nargs="?", metavar="FOLDER")
     images.add_argument("--sample", action="store_true", help="see above")
     parser.add_argument("-o", "--output", required=True, metavar="FILE")
-    parser.add_argument("--layout", default="auto", help="of FOLDER; auto")
-    parser.add_argument("--n-components", type=int, default=8, metavar="K", help="8")
+    parser.add_argument("--layout", default="auto", help="of FOLDER; default: auto")
+    parser.add_argument(
+        "--n-components",
+        type=int,
+        default=8,
+        metavar="K",
+        help="activations of the detector; default: 8",
+    )
     parser.add_argument(
         "--max-fpr",
         type=float,
@@ -63,7 +72,7 @@ def run(options):
 
     from sklearn_clipsid.persistence import dump
 
-    check_folder_of(options.output)
+    check_output(options.output, ".skops")
     read = _read_sample if options.sample else _read_folder
     embedder, X, y, groups, n_unread = read(options)
     head = _unfitted(options, X, y, groups).fit(X, y)
@@ -74,21 +83,6 @@ def run(options):
         f"{(y == 1).sum()} synthetic images; {n_unread} could not be read."
     )
     return int(n_unread > 0)
-
-
-def check_folder_of(filename):
-    """Raise ValueError where a file cannot be written for want of a folder.
-
-    Parameters
-    ----------
-    filename : str
-        To be written in the end.
-    """
-    if not Path(filename).parent.is_dir():
-        raise ValueError(
-            f"Got {filename!r} but expected a file in a folder that is there; make the "
-            "folder first."
-        )
 
 
 def _read_folder(options):
@@ -114,6 +108,12 @@ def _read_sample(options):
 
     from sklearn_clipsid.datasets import load_sample_embeddings
 
+    if options.pretrained is None:
+        raise ValueError(
+            "Got --sample without --pretrained, but expected the file of the demo "
+            "encoder, whose embeddings these are; fetch it with "
+            "tools/fetch_demo_encoder.py, and pass it as --pretrained."
+        )
     embedder = make_embedder(
         options, model_name="ViT-B-16-quickgelu", precision="bf16"
     ).fit(["not read"])

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid.cli._say import say
 
 
@@ -36,7 +37,7 @@ def list_images(names):
     -------
     paths : list of str
         In the order of the names; those of a folder are sorted. Files are not opened,
-        and need not be there.
+        and some need not be there.
     """
     paths = []
     for name in names:
@@ -46,6 +47,16 @@ def list_images(names):
             paths += _images_below(name)
         else:
             paths.append(name)
+    if paths and not any(map(os.path.lexists, paths)):
+        raise FileNotFoundError(
+            f"Got {first_few(list(map(repr, paths)))} but there is no such file or "
+            f"folder below {os.getcwd()!r}; check the names."
+        )
+    if names == ["-"] and not paths:
+        raise ValueError(
+            "Got nothing on standard input but expected paths of images, one a line; "
+            "check the command before the pipe."
+        )
     if not paths:
         raise ValueError(
             f"Got no images in {' '.join(map(repr, names))} but expected at least one; "
@@ -55,7 +66,6 @@ def list_images(names):
 
 
 def _images_below(folder):
-    from sklearn_clipsid._first_few import first_few
     from sklearn_clipsid.datasets._image_files import list_image_files
 
     images, unknown = list_image_files(Path(folder))

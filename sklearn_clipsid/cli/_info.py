@@ -4,7 +4,7 @@ import json
 import os
 import zipfile
 
-from sklearn_clipsid.cli._detector_options import add_detector
+from sklearn_clipsid.cli._options import add_detector
 
 
 def add_command(commands):
@@ -39,9 +39,9 @@ def run(options):
     status : int
         0.
     """
-    from sklearn_clipsid.persistence import load
+    from sklearn_clipsid.cli._detector import load_detector
 
-    facts = _facts(load(options.detector), options.detector)
+    facts = _facts(load_detector(options.detector), options.detector)
     if options.json:
         print(json.dumps(facts))
         return 0
@@ -84,8 +84,8 @@ def _thresholds(estimator):
             low, high = part.thresholds_.tolist()
             max_fnr = part.max_fpr if part.max_fnr is None else part.max_fnr
             return {
-                "real below": low,
-                "synthetic above": high,
+                "real below a score of": low,
+                "synthetic above a score of": high,
                 "photographs called synthetic, at most": part.max_fpr,
                 "synthetic images called real, at most": max_fnr,
                 "photographs it was chosen on": part.n_real_,

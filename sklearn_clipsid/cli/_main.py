@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 
+from sklearn_clipsid import __version__
 from sklearn_clipsid.cli import _embed, _evaluate, _fit, _info, _score
 from sklearn_clipsid.cli._say import say
 
@@ -15,6 +16,7 @@ EPILOG = """exit status:
   1    some images could not be read: they are listed, and the rest is done
   2    wrong arguments, or a detector, encoder or folder that cannot be used
   130  stopped by Ctrl-C
+  141  whoever read the output has stopped, as `head` does
 
 A score is not proof. It is about a whole image, and about generators and photo sources
 like those of the training images; `clipsid evaluate` tells how well.
@@ -35,7 +37,7 @@ def main(argv=None):
         The exit status.
     """
     options = _parser().parse_args(argv)
-    _pass_any_file_name()
+    _prepare_streams()
     with warnings.catch_warnings():
         warnings.showwarning = _say_warning
         try:
@@ -45,7 +47,7 @@ def main(argv=None):
             _forget_standard_output()
             return PIPE_CLOSED
         except KeyboardInterrupt as stop:
-            say("stopped. " + (_notes(stop) or "Nothing was written."))
+            say(f"stopped. {_notes(stop)}".rstrip())
             return INTERRUPTED
         # Messages of this package say what to do; a traceback would hide them.
         except (OSError, ValueError, TypeError, ImportError) as error:
@@ -61,17 +63,24 @@ def _parser():
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (_score, _fit, _evaluate, _embed, _info):
         module.add_command(commands)
     return parser
 
 
-def _pass_any_file_name():
-    """Let file names that are no text pass through, byte for byte."""
+def _prepare_streams():
+    """Let file names pass byte for byte, and do without streams that are closed."""
+    sys.stdin = sys.stdin or open(os.devnull)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     for stream in (sys.stdin, sys.stdout):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")
+            stream.reconfigure(
+                encoding=sys.getfilesystemencoding(),
+                errors=sys.getfilesystemencodeerrors(),
+            )
 
 
 def _say_warning(message, category, filename, lineno, file=None, line=None):
@@ -90,4 +99,11 @@ def _notes(error):
 def _in_words(error):
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename!r}."
-    return str(error)
+    # Messages are written for Python.
+    options = {
+        "pretrained=": "--pretrained PATH",
+        "model_name": "--model-name NAME",
+        "overwrite=True": "--overwrite",
+    }
+    here = [option for name, option in options.items() if name in str(error)]
+    return f"{error}" + f" Here that is {' and '.join(here)}." * bool(here)

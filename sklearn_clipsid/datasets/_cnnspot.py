@@ -43,10 +43,10 @@ def fetch_cnnspot(
     :func:`~sklearn_clipsid.metrics.average_precision_by_generator` compares each
     generator with the photographs of its own subset.
 
-    =================   ====================================================
-    Classes                                                               2
-    Samples per part   2000 (train), 2000 (validation), 4000 or 108310 (test)
-    =================   ====================================================
+    =================   =====================================================
+    Classes                                                                2
+    Samples per part    2000 (train), 2000 (validation), 4000 or 108310 (test)
+    =================   =====================================================
 
     {parameters_and_returns}
 

@@ -362,8 +362,8 @@ def _check_detector(detector):
         )
     if not hasattr(detector, "axis_share_"):
         raise ValueError(
-            "Got a detector without axis_share_, which partial_fit removes, but "
-            "expected the shares of its axes; use fit."
+            "Got a detector without axis_share_, which a published head lacks and "
+            "partial_fit removes, but expected the shares of its axes; use fit."
         )
     if detector.axes_ != "canonical":
         warn_user(

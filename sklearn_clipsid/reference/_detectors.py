@@ -76,8 +76,10 @@ DETECTORS = {
 PUBLISHED = {
     "clip_orthogonal_synthclic": (0.9209, "SynthCLIC test, 4 generators"),
     "linear_probe_combined": (0.8812, "SynthCLIC test, 4 generators"),
-    # Of others, who ran it again.
-    "universal_fake_detect": (0.9014, "19 test sets, by arXiv 2411.15633"),
+    "universal_fake_detect": (
+        0.9014,
+        "19 test sets, run again by others (arXiv 2411.15633)",
+    ),
 }
 
 
@@ -92,8 +94,9 @@ def list_reference_detectors():
         One per published file: its `name` and `kind`, either of which
         `reference_pipeline` takes; `paper`, `training_data`, `licence` and
         `repository`; `published_map`, a mean average precision published for it, and
-        `published_on`, on which images, both None where none was found; and the
-        parameters of its `CLIPEmbedder`. ``pandas.DataFrame(detectors)`` is the table.
+        `published_on`, on which images and, if not by its authors, by whom, both None
+        where none was found; and the parameters of its `CLIPEmbedder`.
+        ``pandas.DataFrame(detectors)`` is the table.
 
     See Also
     --------
@@ -101,8 +104,9 @@ def list_reference_detectors():
 
     Notes
     -----
-    Figures of different test sets cannot be compared. The licence is that of the file;
-    that of the encoder's weights and of the training images is another matter.
+    Figures of different test sets cannot be compared. The licence is that of the
+    repository; those of the encoder's weights and of the training images are another
+    matter.
 
     Examples
     --------
@@ -142,9 +146,9 @@ def kind_of(name):
     kind : str
         A key of `KINDS`.
     """
-    if name in KINDS:
+    if name in list(KINDS):
         return name
-    if name not in DETECTORS:
+    if name not in list(DETECTORS):
         raise ValueError(
             f"Got name={name!r} but expected a published detector "
             f"({', '.join(DETECTORS)}) or, for a file with other training data, its "

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
 from sklearn_clipsid.reference._detectors import KINDS
 
@@ -99,13 +100,13 @@ def load_reference_head(file, kind=None, *, concept_names=None):
     """
     from sklearn_clipsid._clip._head_checkpoint import read_head_arrays
 
-    file = os.fspath(file)
-    if kind is not None and kind not in KINDS:
+    file = os.fsdecode(file)
+    if kind is not None and kind not in list(KINDS):
         raise ValueError(
             f"Got kind={kind!r} but expected one of {', '.join(map(repr, KINDS))}, or "
             "None to find out."
         )
-    arrays = {_bare(key): value for key, value in read_head_arrays(file).items()}
+    arrays = _bare_names(read_head_arrays(file), file)
     found = _kind_of_arrays(arrays, file)
     if kind not in (None, found):
         raise ValueError(
@@ -125,10 +126,20 @@ def load_reference_head(file, kind=None, *, concept_names=None):
     return _linear_head(arrays, file)
 
 
-def _bare(key):
-    while key.startswith(AROUND):
-        key = key.partition(".")[2]
-    return key
+def _bare_names(arrays, file):
+    """Take the names of the modules around the head off those of its tensors."""
+    bare = {}
+    for key, array in arrays.items():
+        name = key
+        while name.startswith(AROUND):
+            name = name.partition(".")[2]
+        if name in bare:
+            raise ValueError(
+                f"Got {file!r} with two tensors for {name!r:.60}, but expected one "
+                "head; save only head.state_dict()."
+            )
+        bare[name] = array
+    return bare
 
 
 def _kind_of_arrays(arrays, file):
@@ -138,8 +149,9 @@ def _kind_of_arrays(arrays, file):
     known = "; ".join(
         f"{kind}: {', '.join(sorted(layout))}" for kind, layout in LAYOUTS.items()
     )
+    names = first_few([f"{name:.60}" for name in sorted(arrays)])
     raise ValueError(
-        f"Got {file!r} with the tensors {', '.join(sorted(arrays)[:8])} but expected "
+        f"Got {file!r} with the tensors {names} but expected "
         f"exactly those of one published head ({known}). Other layers are not "
         "supported; train an estimator of this package on the same features instead."
     )
@@ -148,7 +160,7 @@ def _kind_of_arrays(arrays, file):
 def _check_shapes(expected, file):
     """Refuse arrays whose shapes do not fit each other."""
     wrong = [
-        f"{name} is {array.shape}, not {shape}"
+        f"{name} is {array.shape}, " + (f"not {shape}" if array.size else "empty")
         for name, (array, shape) in expected.items()
         if array.shape != shape or array.size == 0
     ]

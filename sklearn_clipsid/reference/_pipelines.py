@@ -17,7 +17,7 @@ def reference_pipeline(
 ):
     """Make a published detector of images: its embedder, its preprocessing, its head.
 
-    Nothing is downloaded before the first image is embedded, and nothing is fitted:
+    No weights are downloaded before the first image is embedded, and nothing is fitted:
     the pipeline predicts as it is.
 
     Parameters
