@@ -23,8 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from sklearn_clipsid._common_support import CommonSupportClassifier
-from sklearn_clipsid._source_eraser import SourceEraser
+from sklearn_clipsid import CommonSupportClassifier, SourceEraser
 
 MIN_IMAGES = {1: 60, 0: 20}  # of a generator, of a photo source
 
