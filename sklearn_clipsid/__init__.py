@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from sklearn_clipsid._abstaining import AbstainingClassifier
     from sklearn_clipsid._block_selector import BlockSelector
     from sklearn_clipsid._clip_embedder import CLIPEmbedder
+    from sklearn_clipsid._common_support import CommonSupportClassifier
+    from sklearn_clipsid._component_eliminator import ComponentEliminator
     from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
     from sklearn_clipsid._embedding_shards import embed_to_shards
     from sklearn_clipsid._embedding_store import EmbeddingStore
+    from sklearn_clipsid._head_selector import HeadSelector
     from sklearn_clipsid._orthogonal_linear import OrthogonalLinearDetector
     from sklearn_clipsid._precomputed_embedder import PrecomputedEmbedder
+    from sklearn_clipsid._source_eraser import SourceEraser
     from sklearn_clipsid._text_span import TextSpan
 
 __version__ = "0.1.0.dev0"
@@ -25,6 +29,10 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "CLIPEmbedder",
     "BlockSelector",
+    "HeadSelector",
+    "ComponentEliminator",
+    "SourceEraser",
+    "CommonSupportClassifier",
     "OrthogonalLinearDetector",
     "ConceptBottleneckClassifier",
     "TextSpan",
@@ -40,11 +48,15 @@ _HOMES = {
     "AbstainingClassifier": "_abstaining",
     "BlockSelector": "_block_selector",
     "CLIPEmbedder": "_clip_embedder",
+    "CommonSupportClassifier": "_common_support",
+    "ComponentEliminator": "_component_eliminator",
     "ConceptBottleneckClassifier": "_concept_bottleneck",
     "embed_to_shards": "_embedding_shards",
     "EmbeddingStore": "_embedding_store",
+    "HeadSelector": "_head_selector",
     "OrthogonalLinearDetector": "_orthogonal_linear",
     "PrecomputedEmbedder": "_precomputed_embedder",
+    "SourceEraser": "_source_eraser",
     "TextSpan": "_text_span",
 }
 

@@ -54,12 +54,18 @@ class CLIPEmbedder(
         or ``"hf-hub:…"`` / ``"local-dir:…"``. Files are read without running any code
         in them.
 
-    features : {"pooled", "projected", "blocks"} or int, default="pooled"
+    features : {"pooled", "projected", "blocks", "heads"} or int, default="pooled"
         Which features to return. "pooled": the class token after the last LayerNorm,
         before the projection (the detector input of [1]_; ViT towers only).
         "projected": in the joint space of images and texts. An integer: the class token
         after that transformer block, counted from 1, or from the last as -1. "blocks":
-        those of all blocks side by side, for `BlockSelector`.
+        those of all blocks side by side, for `BlockSelector`. "heads": what each
+        attention head of the last blocks adds to the projected embedding [2]_, for
+        `HeadSelector`.
+
+    head_blocks : int, default=4
+        How many of the last blocks ``features="heads"`` takes apart. Ignored with other
+        features.
 
     normalize : bool, default=False
         Whether to scale each row to unit Euclidean norm.
@@ -120,6 +126,7 @@ class CLIPEmbedder(
     OrthogonalLinearDetector : The usual next step.
     PrecomputedEmbedder : Stands in for it where all images are embedded.
     BlockSelector : Chooses a block of ``features="blocks"``.
+    HeadSelector : Chooses among the heads of ``features="heads"``.
 
     Notes
     -----
@@ -130,6 +137,17 @@ class CLIPEmbedder(
 
     A row does not depend on the others in its batch beyond a cosine distance of 1e-5
     (fp32) or 5e-4 (bf16). In bf16 the residual stream stays in fp32.
+
+    **Heads.** A row of ``features="heads"`` holds one part of `d_projected` features
+    for each head, block after block, and last the part of everything else: MLPs,
+    biases, earlier blocks. ``row.reshape(-1, d_projected).sum(axis=0)`` is the
+    projected embedding, before any `normalize`. A part is the output of the head at the
+    class token, through the output matrix of its block, the last LayerNorm, with the
+    mean and variance that it has for this image, and the projection. It is computed in
+    fp32 from what the blocks see at `precision`, and takes little longer than the pass
+    itself (``benchmarks/heads.py``). What later blocks make of a head counts as theirs.
+    Rows are wide: 25,088 features or 98 KiB for four blocks of a ViT-B/16, half of that
+    in the shards of `embed_to_shards`.
 
     A row is kept under the content of the image and the fingerprint of the encoder:
     weights, configuration, features, resizing, resolved precision, EXIF rotation. With
@@ -147,6 +165,9 @@ class CLIPEmbedder(
     .. [1] M. Willi, M. Mathys, M. Graber, "Synthetic Image Detection with CLIP:
        Understanding and Assessing Predictive Cues", 2026, arXiv 2602.12381.
 
+    .. [2] Y. Gandelsman, A. Efros, J. Steinhardt, "Interpreting CLIP's Image
+       Representation via Text-Based Decomposition", ICLR 2024, arXiv 2310.05916.
+
     Examples
     --------
     >>> from sklearn.pipeline import make_pipeline
@@ -161,7 +182,8 @@ class CLIPEmbedder(
     _parameter_constraints = {
         "model_name": [str],
         "pretrained": [str],
-        "features": [StrOptions({"pooled", "projected", "blocks"}), Integral],
+        "features": [StrOptions({"pooled", "projected", "blocks", "heads"}), Integral],
+        "head_blocks": [Interval(Integral, 1, None, closed="left")],
         "normalize": ["boolean"],
         "resize": [StrOptions({"model", "bilinear", "crop", "squash"})],
         "precision": [StrOptions({"fp32", "bf16", "fp16", "auto"})],
@@ -185,6 +207,7 @@ class CLIPEmbedder(
         pretrained="openai",
         *,
         features="pooled",
+        head_blocks=4,
         normalize=False,
         resize="model",
         precision="fp32",
@@ -201,6 +224,7 @@ class CLIPEmbedder(
         self.model_name = model_name
         self.pretrained = pretrained
         self.features = features
+        self.head_blocks = head_blocks
         self.normalize = normalize
         self.resize = resize
         self.precision = precision
@@ -381,6 +405,13 @@ class CLIPEmbedder(
     def _n_features_out(self):
         with self._cache() if self._has_cache() else MEMO as cache:
             return feature_width(self, cache)
+
+    @property
+    def _tower_features(self):
+        """The features, as an image tower is asked for them."""
+        if self.features == "heads":
+            return ("heads", self.head_blocks)
+        return self.features
 
     def _place(self):
         """Where to find weights and where to run them."""

@@ -247,7 +247,7 @@ class EmbeddingRun:
 
     def _encode(self):
         pixels = [pixels for pixels, _ in self.batch.values()]
-        rows = self.tower.encode(pixels, self.embedder.features)
+        rows = self.tower.encode(pixels, self.embedder._tower_features)
         if not np.isfinite(rows).all():
             raise ValueError(
                 f"Got NaN or infinity from {self.tower.encoder.name} at precision="

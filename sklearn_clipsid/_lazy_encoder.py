@@ -66,7 +66,7 @@ class LazyEncoder:
         identity, files = _identity(self.embedder)
         are_settled = all(map(is_settled, files))
         tower = self.embedder._image_tower()
-        tower.check_features(self.embedder.features)
+        tower.check_features(self.embedder._tower_features)
         remembered, self.description = self.description, _describe(tower)
         self.tower = tower
         if remembered != self.description:
@@ -84,7 +84,7 @@ class LazyEncoder:
             "architecture": known["architecture"],
             "config": known["config"],
             "weights": known["weights"],
-            "features": str(embedder.features),
+            "features": _name_of(embedder._tower_features),
             "resize": embedder.resize,
             "image_size": str(known["image_size"]),
             "precision": known["precision"],
@@ -159,6 +159,9 @@ def feature_width(embedder, cache):
     _check_features(embedder, widths)
     if embedder.features == "projected":
         return widths["projected"]
+    if embedder.features == "heads":
+        n_heads = embedder.head_blocks * widths["n_heads"]
+        return (n_heads + 1) * widths["projected"]
     n_blocks = widths["n_blocks"] if embedder.features == "blocks" else 1
     return n_blocks * widths["pooled"]
 
@@ -171,8 +174,20 @@ def _check_features(embedder, widths):
             f"Got features={embedder.features!r} for {embedder.model_name}, which is "
             "none of open_clip's own ViT models, but expected 'projected' with it."
         )
+    if embedder.features == "heads" and embedder.head_blocks > widths["n_blocks"]:
+        raise ValueError(
+            f"Got head_blocks={embedder.head_blocks} for {embedder.model_name} but "
+            f"expected at most {widths['n_blocks']}, the number of its blocks; lower "
+            "head_blocks."
+        )
     if not isinstance(embedder.features, str):
         block_index(embedder.features, widths["n_blocks"])
+
+
+def _name_of(features):
+    if isinstance(features, tuple):
+        return f"{features[0]} of the last {features[1]} blocks"
+    return str(features)
 
 
 def _describe(tower):

@@ -27,8 +27,12 @@ TRUSTED_TYPES = frozenset(
         "sklearn_clipsid._abstaining.AbstainingClassifier",
         "sklearn_clipsid._block_selector.BlockSelector",
         "sklearn_clipsid._clip_embedder.CLIPEmbedder",
+        "sklearn_clipsid._common_support.CommonSupportClassifier",
+        "sklearn_clipsid._component_eliminator.ComponentEliminator",
         "sklearn_clipsid._concept_bottleneck.ConceptBottleneckClassifier",
+        "sklearn_clipsid._head_selector.HeadSelector",
         "sklearn_clipsid._orthogonal_linear.OrthogonalLinearDetector",
+        "sklearn_clipsid._source_eraser.SourceEraser",
         "sklearn_clipsid._text_span.TextSpan",
         # CalibratedClassifierCV
         "sklearn.calibration._CalibratedClassifier",

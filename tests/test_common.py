@@ -3,14 +3,19 @@
 CLIPEmbedder takes images, not tables; its own tests stand in for these.
 """
 
+import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_clipsid import (
     AbstainingClassifier,
     BlockSelector,
+    CommonSupportClassifier,
+    ComponentEliminator,
     ConceptBottleneckClassifier,
+    HeadSelector,
     OrthogonalLinearDetector,
+    SourceEraser,
     TextSpan,
 )
 
@@ -18,6 +23,12 @@ ESTIMATORS = [
     OrthogonalLinearDetector(n_components=2),
     OrthogonalLinearDetector(n_components=2, axes="canonical"),
     BlockSelector(n_blocks=1),
+    HeadSelector(head_blocks=1, embed_dim=1),
+    ComponentEliminator(),
+    ComponentEliminator("principal"),
+    SourceEraser(),
+    SourceEraser(method="leace"),
+    CommonSupportClassifier(LogisticRegression()),
     # The checks bring data of many widths. Without directions of one width, each
     # feature is a concept.
     ConceptBottleneckClassifier(gates="embedding"),
@@ -29,6 +40,8 @@ ESTIMATORS = [
 ]
 
 
+# The checks know no sources.
+@pytest.mark.filterwarnings("ignore:Got groups=None")
 @parametrize_with_checks(ESTIMATORS)
 def test_estimators_pass_the_checks_of_scikit_learn(estimator, check):
     check(estimator)

@@ -10,8 +10,12 @@ import numpy as np
 
 from sklearn_clipsid._block_index import block_index
 from sklearn_clipsid._clip._checkpoint import image_tensors, text_tensors
+from sklearn_clipsid._clip._heads import check_heads, head_contributions
 from sklearn_clipsid._clip._weights import Encoder
 from sklearn_clipsid._content_hash import signature_of
+
+# What CLIPEmbedder calls features; its heads with the number of their blocks.
+Features = str | int | tuple[str, int]
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -70,21 +74,24 @@ class ImageTower:
         assert self._projection is not None
         return self._projection.copy()
 
-    def check_features(self, features: str | int) -> None:
+    def check_features(self, features: Features) -> None:
         """Raise a ValueError when this tower has no such features.
 
         Parameters
         ----------
-        features : {"pooled", "projected", "blocks"} or int
+        features : {"pooled", "projected", "blocks"}, int or ("heads", int)
             Which features; see CLIPEmbedder.
         """
         if features == "projected":
             return
-        self._check_vit(f"features={features!r}")
-        if not isinstance(features, str):
+        name = features[0] if isinstance(features, tuple) else features
+        self._check_vit(f"features={name!r}")
+        if isinstance(features, tuple):
+            check_heads(self._module, self.encoder.name, features[1])
+        elif not isinstance(features, str):
             block_index(features, len(self._module.transformer.resblocks))
 
-    def encode(self, pixels: Sequence[np.ndarray], features: str | int) -> np.ndarray:
+    def encode(self, pixels: Sequence[np.ndarray], features: Features) -> np.ndarray:
         """Embed a batch.
 
         Parameters
@@ -92,7 +99,7 @@ class ImageTower:
         pixels : sequence of ndarray of shape (size, size, 3), dtype uint8
             Cropped images.
 
-        features : {"pooled", "projected", "blocks"} or int
+        features : {"pooled", "projected", "blocks"}, int or ("heads", int)
             Which features; see CLIPEmbedder.
 
         Returns
@@ -115,7 +122,7 @@ class ImageTower:
         std = torch.tensor(self.recipe.std, device=self.device).view(1, 3, 1, 1)
         return x.sub_(mean).div_(std).to(self._input_dtype)
 
-    def _forward(self, x: Any, features: str | int) -> Any:
+    def _forward(self, x: Any, features: Features) -> Any:
         import torch
 
         if features == "projected":
@@ -126,6 +133,8 @@ class ImageTower:
         tokens = tower._embeds(x)  # (n, n_tokens, width)
         if features == "pooled":
             return tower._pool(tower.transformer(tokens))[0]  # (n, width)
+        if isinstance(features, tuple):
+            return self._heads(tokens, features[1])
         n_blocks = len(tower.transformer.resblocks)
         wanted = (
             range(n_blocks)
@@ -136,6 +145,19 @@ class ImageTower:
             tokens, indices=list(wanted), stop_early=True
         )
         return torch.cat([block[:, 0] for block in blocks], dim=1)
+
+    def _heads(self, tokens: Any, n_blocks: int) -> Any:
+        tower = self._module
+        n_in_all = len(tower.transformer.resblocks)
+        first = n_in_all - n_blocks
+        _, streams = tower.transformer.forward_intermediates(
+            tokens, indices=list(range(max(first - 1, 0), n_in_all))
+        )
+        if first == 0:
+            streams = [tokens, *streams]
+        embedding = tower._pool(streams[-1])[0] @ tower.proj  # (n, d_projected)
+        parts = head_contributions(tower, streams, embedding)
+        return parts.flatten(1)  # (n, (n_heads_of_all + 1) * d_projected)
 
     def _check_vit(self, asked: str) -> None:
         from open_clip.transformer import VisionTransformer

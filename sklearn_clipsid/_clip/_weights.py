@@ -119,7 +119,8 @@ def feature_widths(
     Returns
     -------
     widths : dict
-        "projected", and for open_clip's own ViT "pooled" and "n_blocks".
+        "projected", and for open_clip's own ViT "pooled", "n_blocks" and "n_heads" (of
+        one block).
     """
     config = read_config(model_name, pretrained, weights_dir, local_files_only)[1]
     return _feature_widths(config)
@@ -131,6 +132,7 @@ def _feature_widths(config: dict[str, Any]) -> dict[str, int]:
     if isinstance(vision.get("layers"), int) and not vision.get("timm_model_name"):
         widths["pooled"] = int(vision["width"])
         widths["n_blocks"] = int(vision["layers"])
+        widths["n_heads"] = widths["pooled"] // int(vision.get("head_width", 64))
     return widths
 
 
