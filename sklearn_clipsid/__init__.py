@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sklearn_clipsid._abstaining import AbstainingClassifier
+    from sklearn_clipsid._block_mixer import BlockMixer
     from sklearn_clipsid._block_selector import BlockSelector
     from sklearn_clipsid._clip_embedder import CLIPEmbedder
     from sklearn_clipsid._common_support import CommonSupportClassifier
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
     from sklearn_clipsid._precomputed_embedder import PrecomputedEmbedder
     from sklearn_clipsid._source_eraser import SourceEraser
     from sklearn_clipsid._text_span import TextSpan
+    from sklearn_clipsid._view_augmented import ViewAugmentedClassifier
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "CLIPEmbedder",
     "BlockSelector",
+    "BlockMixer",
     "HeadSelector",
     "ComponentEliminator",
     "SourceEraser",
     "CommonSupportClassifier",
+    "ViewAugmentedClassifier",
     "OrthogonalLinearDetector",
     "ConceptBottleneckClassifier",
     "TextSpan",
@@ -46,6 +50,7 @@ __all__ = [
 # scikit-learn alone takes a second.
 _HOMES = {
     "AbstainingClassifier": "_abstaining",
+    "BlockMixer": "_block_mixer",
     "BlockSelector": "_block_selector",
     "CLIPEmbedder": "_clip_embedder",
     "CommonSupportClassifier": "_common_support",
@@ -58,6 +63,7 @@ _HOMES = {
     "PrecomputedEmbedder": "_precomputed_embedder",
     "SourceEraser": "_source_eraser",
     "TextSpan": "_text_span",
+    "ViewAugmentedClassifier": "_view_augmented",
 }
 
 

@@ -57,6 +57,7 @@ class BlockSelector(TransformerMixin, BaseEstimator):
     See Also
     --------
     CLIPEmbedder : Makes the features.
+    BlockMixer : Mixes all blocks with learned weights.
 
     References
     ----------

@@ -25,6 +25,7 @@ __all__ = ["dump", "load", "TRUSTED_TYPES"]
 TRUSTED_TYPES = frozenset(
     {
         "sklearn_clipsid._abstaining.AbstainingClassifier",
+        "sklearn_clipsid._block_mixer.BlockMixer",
         "sklearn_clipsid._block_selector.BlockSelector",
         "sklearn_clipsid._clip_embedder.CLIPEmbedder",
         "sklearn_clipsid._common_support.CommonSupportClassifier",
@@ -34,6 +35,7 @@ TRUSTED_TYPES = frozenset(
         "sklearn_clipsid._orthogonal_linear.OrthogonalLinearDetector",
         "sklearn_clipsid._source_eraser.SourceEraser",
         "sklearn_clipsid._text_span.TextSpan",
+        "sklearn_clipsid._view_augmented.ViewAugmentedClassifier",
         # CalibratedClassifierCV
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",

@@ -9,8 +9,8 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_clipsid import CommonSupportClassifier
-from sklearn_clipsid._block_mixer import BlockMixer, mixture_loss
+from sklearn_clipsid import BlockMixer, CommonSupportClassifier
+from sklearn_clipsid._block_mixer import mixture_loss
 
 WEIGHTS = ["block", "feature"]
 N_BLOCKS, WIDTH = 3, 4

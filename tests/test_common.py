@@ -9,6 +9,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_clipsid import (
     AbstainingClassifier,
+    BlockMixer,
     BlockSelector,
     CommonSupportClassifier,
     ComponentEliminator,
@@ -23,6 +24,8 @@ ESTIMATORS = [
     OrthogonalLinearDetector(n_components=2),
     OrthogonalLinearDetector(n_components=2, axes="canonical"),
     BlockSelector(n_blocks=1),
+    BlockMixer(n_blocks=1),
+    BlockMixer("feature", n_blocks=1),
     HeadSelector(head_blocks=1, embed_dim=1),
     ComponentEliminator(),
     ComponentEliminator("principal"),

@@ -23,10 +23,12 @@ PUBLIC = {
     "sklearn_clipsid": [
         "CLIPEmbedder",
         "BlockSelector",
+        "BlockMixer",
         "HeadSelector",
         "ComponentEliminator",
         "SourceEraser",
         "CommonSupportClassifier",
+        "ViewAugmentedClassifier",
         "OrthogonalLinearDetector",
         "ConceptBottleneckClassifier",
         "TextSpan",

@@ -13,10 +13,9 @@ from sklearn.model_selection import KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from torchvision.transforms import RandomResizedCrop
 
-from sklearn_clipsid import CLIPEmbedder, SourceEraser
+from sklearn_clipsid import CLIPEmbedder, SourceEraser, ViewAugmentedClassifier
 from sklearn_clipsid import _training_views as training_views
 from sklearn_clipsid._training_views import draw_crop, draw_view
-from sklearn_clipsid._view_augmented import ViewAugmentedClassifier
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 
 Y = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
