@@ -10,6 +10,7 @@ pairs of the remaining ones, which are held out of the training part in the same
 import argparse
 import csv
 import itertools
+from functools import partial
 
 import numpy as np
 import sklearn
@@ -28,12 +29,12 @@ from sklearn_clipsid import CommonSupportClassifier, SourceEraser
 MIN_IMAGES = {1: 60, 0: 20}  # of a generator, of a photo source
 
 
-def pipelines():
+def pipelines(max_distance=2.0):
     """Return what stands behind the scaling, and its grid, by name."""
     logistic = LogisticRegression(C=0.001, max_iter=1000)
     ridge = RidgeClassifier(alpha=400)
     eraser, leace = SourceEraser(), SourceEraser(method="leace")
-    support = CommonSupportClassifier
+    support = partial(CommonSupportClassifier, max_distance=max_distance)
     C, alpha = [0.001, 0.01], [100, 400, 2000]
     erased = {"sourceeraser__n_directions": [2, 4, 8]}
     return {
@@ -168,6 +169,7 @@ def main():
     parser.add_argument("--manifest", required=True, help=".csv, row by row")
     parser.add_argument("--blocks", required=True, help=".npy of class tokens, by row")
     parser.add_argument("--pipelines", nargs="+", default=["baseline", *pipelines()])
+    parser.add_argument("--max-distance", type=float, default=2.0, help="of support")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     print(describe_machine())
@@ -176,7 +178,7 @@ def main():
         if name == "baseline":  # no choice
             model, choices = pipelines()["logistic"][0], [("pooled", {})]
         else:
-            model, grid = pipelines()[name]
+            model, grid = pipelines(options.max_distance)[name]
             choices = list(itertools.product(rows.features, ParameterGrid(grid)))
         auc, chosen = nested(rows, model, choices, options.jobs, name)
         often = np.bincount(chosen.ravel(), minlength=len(choices))
