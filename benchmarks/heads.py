@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 from image_options import image_parser
+from joblib import Parallel, delayed
 from machine import describe_machine
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -89,6 +90,7 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--cache-dir", help="folder of kept rows")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     print(describe_machine())
     data = load_image_folder(options.images)
@@ -108,11 +110,10 @@ def main():
     splitter = LeaveOneGeneratorOut(hold_out_real_source=True, every_real_fold=True)
     splits = list(splitter.split(X, y, groups))
     print(f"{len(X)} images; each generator with each photo source held out together")
-    scores, selectors = [], []
-    for train, test in tqdm(splits):
-        auc, selector = fold_auc(X, y, groups, train, test, n_parts)
-        scores.append(auc)
-        selectors.append(selector)
+    done = Parallel(options.jobs, return_as="generator")(
+        delayed(fold_auc)(X, y, groups, *split, n_parts) for split in splits
+    )
+    scores, selectors = zip(*tqdm(done, "pairs", len(splits)))
     print(f"{'':<18}{'mean AUC':>10}{'minimum':>9}{'below .7':>10}")
     for name in scores[0]:
         auc = np.array([score[name] for score in scores])
