@@ -71,6 +71,7 @@ def tuner_of(options, train, **params):
         embedder_of(options),
         train=train,
         early_stopping=False,
+        class_weight="balanced",  # as the probe has
         random_state=0,
         **params,
     )

@@ -10,6 +10,7 @@ pairs of the remaining ones, which are held out of the training part in the same
 import argparse
 import csv
 import itertools
+from functools import partial
 
 import numpy as np
 import sklearn
@@ -28,12 +29,12 @@ from sklearn_clipsid import CommonSupportClassifier, SourceEraser
 MIN_IMAGES = {1: 60, 0: 20}  # of a generator, of a photo source
 
 
-def pipelines():
+def pipelines(max_distance=2.0):
     """Return what stands behind the scaling, and its grid, by name."""
     logistic = LogisticRegression(C=0.001, max_iter=1000)
     ridge = RidgeClassifier(alpha=400)
     eraser, leace = SourceEraser(), SourceEraser(method="leace")
-    support = CommonSupportClassifier
+    support = partial(CommonSupportClassifier, max_distance=max_distance)
     C, alpha = [0.001, 0.01], [100, 400, 2000]
     erased = {"sourceeraser__n_directions": [2, 4, 8]}
     return {
@@ -150,6 +151,23 @@ def nested(rows, model, choices, n_jobs, name):
     return auc, chosen
 
 
+def print_each(rows, model, choices, n_jobs, name):
+    """Print the figures of every choice, the best of which is too good to be true."""
+    pairs = list(itertools.product(rows.larger(1), rows.larger(0)))
+    found = Parallel(n_jobs=n_jobs)(
+        delayed(rows.held_out)(model, choices, *([source] for source in pair))
+        for pair in tqdm(pairs, desc=name, leave=False)
+    )
+    auc = np.array([result[pair] for pair, result in zip(pairs, found)])
+    print(f"\n{name}, each choice for all {len(pairs)} pairs")
+    for choice, values in zip(choices, auc.T):
+        print(
+            f"  mean {values.mean():.3f}, minimum {values.min():.3f}, "
+            f"{(values < 0.7).mean():.1%} below .7: {choice}",
+            flush=True,
+        )
+
+
 def interval(auc, n_draws=2000):
     """Return the 95 % interval of the mean, over generators and sources drawn anew."""
     rng = np.random.default_rng(0)
@@ -168,6 +186,8 @@ def main():
     parser.add_argument("--manifest", required=True, help=".csv, row by row")
     parser.add_argument("--blocks", required=True, help=".npy of class tokens, by row")
     parser.add_argument("--pipelines", nargs="+", default=["baseline", *pipelines()])
+    parser.add_argument("--max-distance", type=float, default=2.0, help="of support")
+    parser.add_argument("--each", action="store_true", help="choose nothing")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     print(describe_machine())
@@ -176,8 +196,11 @@ def main():
         if name == "baseline":  # no choice
             model, choices = pipelines()["logistic"][0], [("pooled", {})]
         else:
-            model, grid = pipelines()[name]
+            model, grid = pipelines(options.max_distance)[name]
             choices = list(itertools.product(rows.features, ParameterGrid(grid)))
+        if options.each:
+            print_each(rows, model, choices, options.jobs, name)
+            continue
         auc, chosen = nested(rows, model, choices, options.jobs, name)
         often = np.bincount(chosen.ravel(), minlength=len(choices))
         low, high = interval(auc)

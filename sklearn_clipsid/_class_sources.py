@@ -9,7 +9,9 @@ from sklearn_clipsid._groups import read_sources
 
 @dataclass
 class ClassSources:
-    """The photo sources and generators among rows; one of two classes is two.
+    """The photo sources and generators among rows.
+
+    A name that rows of two classes share is two sources.
 
     Parameters
     ----------

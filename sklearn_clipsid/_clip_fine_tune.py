@@ -24,7 +24,7 @@ from sklearn_clipsid._image_sequence import as_images
 from sklearn_clipsid._pair_split import hold_out_pairs
 from sklearn_clipsid._progress import RowProgress
 from sklearn_clipsid._training_rows import MIN_SAMPLES_TO_STOP_EARLY
-from sklearn_clipsid._training_views import _content_of
+from sklearn_clipsid._training_views import content_of
 from sklearn_clipsid._unit_rows import unit_rows
 from sklearn_clipsid._warn_user import warn_user
 
@@ -749,7 +749,7 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         digest = blake2b(task.encode(), digest_size=16)
         for index, image in enumerate(images):
             place = f"at index {index}"
-            digest.update(_content_of(image, place, self.embedder_.apply_exif))
+            digest.update(content_of(image, place, self.embedder_.apply_exif))
         return os.path.join(self.checkpoint_dir, f"{digest.hexdigest()}.safetensors")
 
     def _embedded(self, X, which):

@@ -11,7 +11,6 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
-from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -21,7 +20,7 @@ from sklearn.utils.metadata_routing import (
     process_routing,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_method_params,
     _estimator_has,
@@ -95,15 +94,18 @@ class CommonSupportClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator
     -----
     The squared distance of two sources is :math:`(m_g - m_h)^\top S^{-1} (m_g - m_h)`
     of their means. :math:`S` is the covariance of all rows within their sources, shrunk
-    by half towards a multiple of the identity. The mean of few rows is uncertain,
-    and so a source of ten images counts as far.
+    by half towards a multiple of the identity. The mean of few rows is uncertain, which
+    adds to its distance: a source of ten images seems further away than it is.
 
     **Do not choose `max_distance` by the score of held-out sources.** It helps with
-    content that no training source of the other class shows, and where such sources
-    are, none of those that are held out in turn show it either.
+    content that no source of the other class in your data shows. No source that is
+    held out of these data shows it either, and so its score says nothing of the gain.
 
     **What it costs.** Fewer rows. And a generator that is far from all photographs
-    because of its traces, not its content, is left out as well.
+    because of its traces, not its content, is left out as well. On the pooled features
+    of ViT-B/16 those were FLUX.1 and SDXL, which are then missed; after block 8 of 12
+    neither was far. Choose the block by held-out sources, and read ``sources_[~kept_]``
+    (``benchmarks/generalising.py``).
 
     References
     ----------
@@ -152,7 +154,7 @@ class CommonSupportClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator
             Features.
 
         y : array-like of shape (n_samples,)
-            Labels.
+            Labels of two classes.
 
         groups : array-like of shape (n_samples,) or (n_samples, 2), default=None
             The generator or photo source of each row; pair ids in a second column
@@ -171,7 +173,6 @@ class CommonSupportClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator
         _raise_for_params(params, self, "fit")
         X, y = validate_data(self, X, y, **FLOATS)
         check_finite_rows(X, self)
-        check_classification_targets(y)
         sources = _read_sources(y, groups)
         D = _squared_distances(X, sources)  # (n_sources, n_sources)
         same_class = np.equal.outer(sources.class_of, sources.class_of)
@@ -259,8 +260,7 @@ class CommonSupportClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.classifier_tags = get_tags(self.estimator).classifier_tags
-        tags.classifier_tags.multi_label = False
+        tags.classifier_tags.multi_class = False
         return tags
 
     def _validated(self, X):
@@ -271,12 +271,18 @@ class CommonSupportClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 
 
 def _read_sources(y, groups):
-    """Return the sources of two or more classes."""
+    """Return the sources of both classes."""
+    y_type = type_of_target(y, input_name="y", raise_unknown=True)
+    if y_type != "binary":
+        raise ValueError(
+            "Only binary classification is supported. Unknown label type: "
+            f"{y_type}. Pass one of two labels for each row."
+        )
     if groups is None:
         warn_user(
             "Got groups=None, so the rows of a class count as one source and all take "
             "part; pass the generator or photo source of each row as groups, in a "
-            "pipeline as commonsupportclassifier__groups."
+            "pipeline without metadata routing as commonsupportclassifier__groups."
         )
         groups = y
     sources = read_class_sources(y, groups)
@@ -293,9 +299,12 @@ def _squared_distances(X, sources):
     means = sources.means(X)  # (n_sources, n_features)
     within = X - means.astype(X.dtype)[sources.of_row]
     S = within.T @ within / len(X)  # (n_features, n_features)
-    # An S of zeros would have no inverse.
-    scale = max(np.trace(S) / len(S), np.finfo(X.dtype).tiny)
+    # Where rows are as their sources, S would have no inverse.
+    scale = np.trace(S) / len(S) or 1.0
     S = (1 - SHRINKAGE) * S + SHRINKAGE * scale * np.eye(len(S))
     centred = means - means.mean(axis=0)  # (n_sources, n_features)
     G = centred @ cho_solve(cho_factor(S), centred.T)  # (n_sources, n_sources)
-    return np.diag(G)[:, None] + np.diag(G) - 2 * G
+    squared = np.diag(G)
+    # The median must not be 0, nor be made of rounding errors.
+    rounding = len(S) * np.finfo(G.dtype).eps * squared.max() or 1.0
+    return np.maximum(squared[:, None] + squared - 2 * G, rounding)

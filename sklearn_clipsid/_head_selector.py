@@ -70,7 +70,8 @@ class HeadSelector(TransformerMixin, BaseEstimator):
     cv : cross-validation splitter, default=None
         Has to split parts of the rows as well. None is `LeaveOneGeneratorOut` on
         `groups`; without `groups` it is a stratified 5-fold cross-validation (fewer
-        folds where a class has fewer rows), which says nothing of unseen generators.
+        folds where a class has fewer rows), which says nothing of unseen generators,
+        with a warning.
 
     pos_label : int, float, bool or str, default=None
         The label of synthetic images. None is the second label in sorted order.
@@ -140,7 +141,8 @@ class HeadSelector(TransformerMixin, BaseEstimator):
 
     **Naming.** A part lies in the space of texts. To name head j of the rows X of
     ``features="heads"``, give its columns to `TextSpan`:
-    ``TextSpan(T, texts).fit(X.reshape(len(X), -1, d_projected)[:, j])``.
+    ``TextSpan(T, texts).fit(X.reshape(len(X), -1, d_projected)[:, j])``. In [2]_ each
+    part is divided by the norm of the whole embedding, the sum of all parts, first.
 
     References
     ----------
@@ -236,7 +238,7 @@ class HeadSelector(TransformerMixin, BaseEstimator):
         check_finite_rows(X, self)
         self.embed_dim_ = self._find_embed_dim()
         synthetic = read_binary_labels(y, self.pos_label)
-        folds = nested_folds(self.cv, y, synthetic, groups)
+        folds = nested_folds(self, y, synthetic, groups)
         task = HeadRidges(self._principal_rows(X), synthetic, self.alpha)
         self.score_path_ = self._check_selection(task, folds)
         n_selected = 1 + best_place(self.score_path_, self.tol)
@@ -285,6 +287,7 @@ class HeadSelector(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.classifier_tags = ClassifierTags(multi_class=False)
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     def _columns(self):

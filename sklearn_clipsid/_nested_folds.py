@@ -9,6 +9,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._groups import check_length, positive_rows, read_sources
+from sklearn_clipsid._warn_user import warn_user
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 
 
@@ -66,13 +67,14 @@ def read_binary_labels(y, pos_label):
     return positive_rows(y, classes[1] if pos_label is None else pos_label)
 
 
-def nested_folds(cv, y, synthetic, groups):
+def nested_folds(estimator, y, synthetic, groups):
     """Split rows for a choice that is checked on rows without a say in it.
 
     Parameters
     ----------
-    cv : splitter or None
-        None is `LeaveOneGeneratorOut` with `groups`, else stratified folds.
+    estimator : estimator
+        Who chooses. Its `cv` splits; None is `LeaveOneGeneratorOut` with `groups`, else
+        stratified folds, with a warning.
 
     y : ndarray of shape (n_samples,)
         Labels.
@@ -87,15 +89,29 @@ def nested_folds(cv, y, synthetic, groups):
     -------
     folds : list of NestedFold
     """
+    cv, name = estimator.cv, type(estimator).__name__
     if groups is not None:
         check_length(groups, len(y), "groups")
     if cv is None:
         _check_enough(synthetic, groups)
+    if cv is None and groups is None:
+        warn_user(
+            f"Got groups=None, so {name} chooses by random folds, which say nothing of "
+            "unseen generators; pass the generator or photo source of each row as "
+            f"groups, in a pipeline as {name.lower()}__groups."
+        )
+    folds = []
     rows = np.arange(len(y))
-    return [
-        NestedFold(train, test, _splits(cv, train, y, synthetic, groups))
-        for train, test in _splits(cv, rows, y, synthetic, groups)
-    ]
+    for train, test in _splits(cv, rows, y, synthetic, groups):
+        try:
+            inner = _splits(cv, train, y, synthetic, groups)
+        except ValueError as error:
+            raise ValueError(
+                f"Got {len(train)} training rows of fold {len(folds)} that {name} "
+                f"cannot split again by its cv, to choose on: {error}"
+            ) from error
+        folds.append(NestedFold(train, test, inner))
+    return folds
 
 
 def best_place(path, tol):

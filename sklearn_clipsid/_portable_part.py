@@ -31,6 +31,9 @@ def leave_machine_behind(part: Any) -> None:
         state["memory"] = None
     for name in {"views_dir", "checkpoint_dir"} & state.keys():
         state[name] = None
+    if {"cv", "score_path_"} <= state.keys():
+        # Of a fitted ComponentEliminator or HeadSelector, whose choice is made.
+        state["cv"] = None
     if isinstance(part, CLIPEmbedder):
         part.set_params(
             cache_dir=None,

@@ -79,17 +79,20 @@ class SourceEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Let :math:`m_g` be the mean of source :math:`g` out of :math:`G`, and :math:`\mu_c`
-    the mean of those of its class, in which each source counts alike, however many
-    rows it has. "between" takes the leading eigenvectors :math:`V` of the scatter
-    between sources and within classes,
+    Let :math:`\mu` be the mean of all rows, :math:`m_g` that of source :math:`g` out of
+    :math:`G`, and :math:`\mu_c` the mean of those of its class, in which each source
+    counts alike, however many rows it has. "between" takes the leading eigenvectors
+    :math:`V` of the scatter between sources and within classes,
 
     .. math:: \frac{1}{G} \sum_g (m_g - \mu_{c(g)}) (m_g - \mu_{c(g)})^\top,
 
     and returns :math:`x - V^\top V (x - \mu)`. With "leace", :math:`W` is the inverse
     square root of the covariance of the features, and :math:`U` holds the left
-    singular vectors of :math:`W \Sigma_{xz}`, where :math:`z` tells the source and is
-    centred within the class; it returns :math:`x - W^{+} U U^\top W (x - \mu)`.
+    singular vectors of :math:`W \Sigma_{xz}` with singular values above 0.01, where
+    :math:`z` has a column for each source, centred within the class and divided by the
+    root of the share of its rows; it returns :math:`x - W^{+} U U^\top W (x - \mu)`.
+    The code of the authors also shrinks the covariance, and mixes in an orthogonal
+    projection where the variance would grow; this class does neither.
 
     **The classes.** Only differences *within* a class are erased, so that the means of
     the classes are not made equal. But photographs of faces and of landscapes may
@@ -228,8 +231,8 @@ def _read_sources(y, groups):
     if groups is None:
         warn_user(
             "Got groups=None, so each row counts as a source of its own; pass the "
-            "generator or photo source of each row as groups, in a pipeline as "
-            "sourceeraser__groups."
+            "generator or photo source of each row as groups, in a pipeline without "
+            "metadata routing as sourceeraser__groups."
         )
         return read_class_sources(y, np.arange(len(y)))
     sources = read_class_sources(y, groups)
@@ -270,7 +273,7 @@ def _leace(D, covariance, n_directions):
     smallest = eigenvalues[-1] * len(Q) * np.finfo(Q.dtype).eps
     kept = eigenvalues > smallest
     Q, roots = Q[:, kept], np.sqrt(eigenvalues[kept])
-    # D.T is the cross-covariance with the sources, up to a factor of each source.
+    # D.T is the cross-covariance with the sources, over the roots of their shares.
     U, s, _ = np.linalg.svd((Q / roots).T @ D.T, full_matrices=False)
     kept = s[:n_directions] > SMALLEST_SINGULAR_VALUE
     U = U[:, :n_directions][:, kept]  # (n_kept, n_erased)

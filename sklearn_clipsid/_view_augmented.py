@@ -11,7 +11,7 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -94,9 +94,12 @@ class ViewAugmentedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator
     :class:`~sklearn.model_selection.GridSearchCV` or `AbstainingClassifier`, not
     around them. Where `estimator` splits its rows itself, views of one image must be
     on one side: the `groups` that it is passed are given pair ids, the same for an
-    image and its views, in their second column. Splits that ask for no groups, such as
-    the one that `OrthogonalLinearDetector` stops early on, know nothing of that; pass
-    ``early_stopping=False``.
+    image and its views, in their second column, as `LeaveOneGeneratorOut` reads them.
+    Group splitters of scikit-learn take one column, and keep views together by their
+    source: name the groups otherwise for them, as in
+    ``GroupKFold().set_split_request(groups="source")``. Splits that ask for no groups,
+    such as the one that `OrthogonalLinearDetector` stops early on, know nothing of
+    views; pass ``early_stopping=False``.
 
     **More rows, weaker penalty.** The loss of :class:`~sklearn.linear_model.\
 LogisticRegression` is a sum over rows. Divide `C` by ``1 + n_views`` to keep its
@@ -187,6 +190,7 @@ LogisticRegression` is a sum over rows. Divide `C` by ``1 + n_views`` to keep it
             it has no views.
         """
         images = as_images(X)
+        y = column_or_1d(y)
         check_length(y, len(images), "y")
         if _routing_enabled():
             params = process_routing(self, "fit", **params).estimator.fit
@@ -202,9 +206,7 @@ LogisticRegression` is a sum over rows. Divide `C` by ``1 + n_views`` to keep it
         seen = [shown for i, made in enumerate(views) for shown in (images[i], *made)]
         rows = np.repeat(np.arange(len(images)), 1 + self.n_views)  # (n_seen,)
         params = _check_method_params(images, params, indices=rows)
-        self.estimator_ = clone(self.estimator).fit(
-            seen, _safe_indexing(y, rows), **params
-        )
+        self.estimator_ = clone(self.estimator).fit(seen, y[rows], **params)
         return self
 
     def predict(self, X):
@@ -279,15 +281,13 @@ LogisticRegression` is a sum over rows. Divide `C` by ``1 + n_views`` to keep it
 def _with_image_ids(params, n_samples):
     """Give groups and pair ids a value of its own for each image without a pair."""
     # Pipelines write the name of a step before that of a parameter.
-    kind = {name: name.rpartition("__")[2] for name in params}
-    has_pair_id = any(
-        kind[name] == "pair_id" and params[name] is not None for name in params
-    )
     named = dict(params)
     for name, value in params.items():
-        if value is not None and kind[name] == "pair_id":
+        step, _, kind = name.rpartition("__")
+        beside = f"{step}__pair_id" if step else "pair_id"
+        if value is not None and kind == "pair_id":
             named[name] = _image_ids(value, n_samples)
-        elif value is not None and kind[name] == "groups" and not has_pair_id:
+        elif value is not None and kind == "groups" and params.get(beside) is None:
             sources, code, pair_id = read_sources(value, n_samples)
             groups = np.empty((n_samples, 2), dtype=object)
             groups[:, 0] = np.array(sources, dtype=object)[code]

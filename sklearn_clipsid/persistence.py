@@ -76,9 +76,10 @@ def dump(estimator: Any, file: str | os.PathLike | BinaryIO) -> None:
     The file is a skops archive: arrays and strings, no code. It also holds the versions
     of the packages, the fingerprint of the encoder, a digest of every member, and a
     model card (README.md). Paths of this machine are left out: `cache_dir`,
-    `weights_dir` and the `memory` of pipelines become None, the device "auto", and a
-    local checkpoint its file name. A fitted `AbstainingClassifier` becomes one with
-    ``cv="prefit"``, as a splitter may be anything.
+    `weights_dir`, `views_dir` and the `memory` of pipelines become None, the device
+    "auto", and a local checkpoint its file name. As a splitter may be anything, a
+    fitted `AbstainingClassifier` becomes one with ``cv="prefit"``, and the `cv` of a
+    fitted `ComponentEliminator` or `HeadSelector` becomes None.
 
     Parameters
     ----------

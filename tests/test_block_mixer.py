@@ -30,7 +30,7 @@ def data(rng):
 def mixed(X, weights):
     """Return the weighted sum of standardised blocks."""
     blocks = StandardScaler().fit_transform(X).reshape(len(X), N_BLOCKS, WIDTH)
-    return np.einsum("nld,ld->nd", blocks, np.broadcast_to(weights, (N_BLOCKS, WIDTH)))
+    return np.einsum("nbf,bf->nf", blocks, np.broadcast_to(weights, (N_BLOCKS, WIDTH)))
 
 
 def best_loss(X, y, weights, alpha):

@@ -89,6 +89,23 @@ def test_nothing_is_left_out_of_two_sources(draw):
     assert model.kept_.all()
 
 
+def test_sources_that_are_copies_do_not_hide_those_that_are_not(draw):
+    X, y, which = draw(*NAMES)
+    X[y == 1] = X[y == 0]
+    model = CommonSupportClassifier(LogisticRegression()).fit(X, y, NAMES[which])
+    assert model.distances_.tolist() == [1] * 6
+    X[which == 5] += 99
+    assert model.fit(X, y, NAMES[which]).kept_.tolist() == [True, True, False] * 2
+
+
+def test_rows_may_be_sources_of_their_own(draw):
+    X, y, _ = draw("COCO", "GLIDE", n=5)
+    model = CommonSupportClassifier(LogisticRegression()).fit(X, y, np.arange(10))
+    nearest = ((X[:5, None] - X[5:]) ** 2).sum(axis=2).min(axis=1)
+    ratio = model.distances_[:5] / model.distances_[0]
+    np.testing.assert_allclose(ratio, nearest / nearest[0])
+
+
 def test_without_groups_all_rows_take_part_and_a_warning_says_so(draw):
     X, y, _ = draw(*NAMES[:5])
     model = CommonSupportClassifier(LogisticRegression())
@@ -181,6 +198,15 @@ def test_one_class_is_refused(draw):
     X, y, which = draw("COCO", "RAISE")
     with pytest.raises(ValueError, match="Got y with 1 class, 0, but expected"):
         CommonSupportClassifier(LogisticRegression()).fit(X, y, NAMES[which])
+
+
+@pytest.mark.filterwarnings("ignore:Got groups=None")
+@pytest.mark.parametrize("groups", [NAMES, None])
+def test_three_classes_are_refused(draw, groups):
+    X, _, which = draw(*NAMES)
+    groups = None if groups is None else groups[which]
+    with pytest.raises(ValueError, match=r"Only binary classification.*multiclass"):
+        CommonSupportClassifier(LogisticRegression()).fit(X, which % 3, groups)
 
 
 def test_groups_that_do_not_fit_are_refused(draw):

@@ -127,8 +127,10 @@ def test_the_principal_component_that_misleads_is_taken_out_of_the_rows():
     np.testing.assert_allclose(left.mean(axis=0), rotated.mean(axis=0), atol=1e-12)
     assert np.ptp(left @ direction) < 1e-12
     np.testing.assert_allclose(eliminator.transform(left), left, atol=1e-12)
-    kept = ((rotated - left) @ eliminator.removed_components_.T)[:, 0]
-    np.testing.assert_allclose(kept[:, None] * direction, rotated - left, atol=9)
+    R = eliminator.removed_components_
+    np.testing.assert_allclose(R @ R.T, np.eye(len(R)), atol=1e-12)
+    taken = rotated - left  # lies in the span of the removed components
+    np.testing.assert_allclose(taken @ R.T @ R, taken, atol=1e-12)
 
 
 def test_nothing_is_removed_where_all_coordinates_help():
@@ -217,7 +219,8 @@ def test_labels_may_be_words():
 
 
 def test_without_groups_folds_are_stratified():
-    eliminator = ComponentEliminator().fit(X, y)
+    with pytest.warns(UserWarning, match="Got groups=None.*componenteliminator__gro"):
+        eliminator = ComponentEliminator().fit(X, y)
     given = ComponentEliminator(cv=StratifiedKFold(5)).fit(X, y)
     np.testing.assert_array_equal(eliminator.score_path_, given.score_path_)
 
@@ -242,8 +245,7 @@ def test_groups_pass_through_pipelines():
 
 @pytest.mark.usefixtures("routing")
 def test_groups_are_routed_to_the_eliminator_and_the_splits():
-    eliminator = ComponentEliminator().set_fit_request(groups=True)
-    pipeline = make_pipeline(eliminator, LogisticRegression())
+    pipeline = make_pipeline(ComponentEliminator(), LogisticRegression())
     search = GridSearchCV(
         pipeline,
         {"componenteliminator__max_removed": [0, 1]},
@@ -264,13 +266,16 @@ def test_names_are_those_of_the_features_that_are_left():
 
 
 @pytest.mark.parametrize("basis", ["coordinates", "principal"])
-def test_it_is_saved_and_loaded(basis):
-    pipeline = make_pipeline(ComponentEliminator(basis), LogisticRegression())
+@pytest.mark.parametrize("cv", [None, LeaveOneGeneratorOut(3)], ids=["", "cv"])
+def test_it_is_saved_and_loaded_without_its_splitter(basis, cv):
+    eliminator = ComponentEliminator(basis, cv=cv)
+    pipeline = make_pipeline(eliminator, LogisticRegression())
     pipeline.fit(X, y, componenteliminator__groups=GROUPS)
     file = io.BytesIO()
     dump(pipeline, file)
     same = load(io.BytesIO(file.getvalue()))
     np.testing.assert_array_equal(same.predict_proba(X), pipeline.predict_proba(X))
+    assert same[0].cv is None and pipeline[0].cv is cv
 
 
 TWO = np.isin(GROUPS, ["GAN", "LDM", "COCO", "RAISE"])
@@ -300,6 +305,15 @@ def test_rows_that_will_not_do_are_refused(rows, message):
 def test_folds_of_one_class_are_refused():
     with pytest.raises(ValueError, match="validation part of split 0 holds 0 synth"):
         ComponentEliminator(cv=LeaveOneGroupOut()).fit(X, y, GROUPS)
+
+
+def test_rows_too_few_for_folds_inside_folds_say_where():
+    few = (y == 1) | (np.arange(N) % 10 == 0)
+    groups = np.where(y == 1, GROUPS, "real")
+    with pytest.raises(ValueError, match="fold 0 that ComponentEliminator can"):
+        ComponentEliminator(cv=LeaveOneGeneratorOut(8)).fit(X[few], y[few], groups[few])
+    cv = LeaveOneGeneratorOut(2)
+    ComponentEliminator(cv=cv).fit(X[few], y[few], groups[few])
 
 
 def test_unreadable_rows_are_refused_after_fitting_too():

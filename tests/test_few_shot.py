@@ -183,6 +183,8 @@ def test_pairs_that_leave_nothing_to_test_on_are_an_error():
         ({"n_repeats": 0}, "n_repeats=0 but expected an integer"),
         ({"n_repeats": True}, "n_repeats=True but expected an integer"),
         ({"train_generators": ["VAE"]}, r"with 'VAE' but expected some of \['GAN'"),
+        ({"train_generators": "VAE"}, r"with 'VAE' but expected some of \['GAN'"),
+        ({"train_generators": [3, "SD"]}, r"with 3 but expected some of \['GAN'"),
         ({"train_generators": []}, "with no name but expected some of"),
         ({"hold_out_real_source": 3}, "hold_out_real_source=3 but expected"),
         ({"groups": np.where(Y == 1, "GAN", GROUPS)}, "images of 'GAN' only but"),
@@ -248,3 +250,7 @@ def test_what_cannot_be_drawn_is_refused(plt):
         FewShotDisplay(table, {"ours": ([1, 2], [0.5])}).plot()
     with pytest.raises(ValueError, match="divide percent by 100"):
         FewShotDisplay(table, {"ours": ([10], [77.9])}).plot()
+    with pytest.raises(ValueError, match="expected sizes of 1 or more"):
+        FewShotDisplay(table, {"ours": ([0.5], [0.7])}).plot()
+    with pytest.raises(ValueError, match="published of type tuple but expected a dict"):
+        FewShotDisplay(table, ([10], [0.7])).plot()

@@ -1,15 +1,20 @@
 import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import skops.io
 from PIL import Image
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import KFold, cross_validate
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    StratifiedGroupKFold,
+    cross_validate,
+)
 from sklearn.pipeline import make_pipeline
 from torchvision.transforms import RandomResizedCrop
 
@@ -17,6 +22,7 @@ from sklearn_clipsid import CLIPEmbedder, SourceEraser, ViewAugmentedClassifier
 from sklearn_clipsid import _training_views as training_views
 from sklearn_clipsid._training_views import draw_crop, draw_view
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
+from sklearn_clipsid.persistence import dump, load
 
 Y = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
 
@@ -183,19 +189,24 @@ def test_the_detector_that_is_fitted_is_the_pipeline_of_images_and_views(
     np.testing.assert_array_equal(model.classes_, [0, 1])
 
 
-def test_skops_reads_it(tiny_clip, fresh_memo, image_files):
+@pytest.mark.parametrize("of", [str, Path])
+def test_a_saved_file_does_not_tell_the_folder_of_views(
+    tiny_clip, fresh_memo, image_files, tmp_path, of
+):
     pipe = make_pipeline(CLIPEmbedder(pretrained=tiny_clip), LogisticRegression())
-    model = ViewAugmentedClassifier(pipe, n_views=1).fit(image_files, Y)
-    saved = skops.io.dumps(model)
-    types = skops.io.get_untrusted_types(data=saved)
-    assert types == [
-        "sklearn_clipsid._clip_embedder.CLIPEmbedder",
-        "sklearn_clipsid._view_augmented.ViewAugmentedClassifier",
-    ]
-    np.testing.assert_array_equal(
-        skops.io.loads(saved, trusted=types).predict_proba(image_files),
-        model.predict_proba(image_files),
-    )
+    model = ViewAugmentedClassifier(pipe, n_views=1, views_dir=of(tmp_path / "views"))
+    file = io.BytesIO()
+    dump(model.fit(image_files, Y), file)
+    assert model.views_dir == of(tmp_path / "views")
+    with zipfile.ZipFile(file) as archive:
+        members = [archive.read(name) for name in archive.namelist()]
+    assert any(b"ViewAugmentedClassifier" in member for member in members)
+    assert not any(tmp_path.name.encode() in member for member in members)
+    file.seek(0)
+    loaded = load(file, pretrained=tiny_clip)
+    assert loaded.views_dir is None
+    expected = model.predict_proba(image_files)
+    np.testing.assert_array_equal(loaded.predict_proba(image_files), expected)
 
 
 # Groups ------------------------------------------------------------------------------
@@ -232,6 +243,24 @@ def test_pair_ids_that_stand_apart_are_completed_and_groups_left_alone(image_fil
     ids = params["cv__pair_id"].reshape(9, 2)
     assert (ids[:, 0] == ids[:, 1]).all()
     assert ids[0, 0] == ids[8, 0] and len(set(ids[:, 0])) == 8
+    # They say nothing of the groups of another step.
+    model.fit(image_files, Y, cv__pair_id=range(9), groups=SOURCES)
+    assert model.estimator_.params_["groups"].shape == (18, 2)
+
+
+def test_group_splitters_of_sklearn_take_groups_of_another_name(
+    tiny_clip, fresh_memo, image_files
+):
+    pipe = make_pipeline(CLIPEmbedder(pretrained=tiny_clip), LogisticRegression())
+    sources = np.array(["COCO", "COCO", "RAISE", "RAISE", "RAISE", *SOURCES[5:]])
+    with config_context(enable_metadata_routing=True):
+        cv = StratifiedGroupKFold(2).set_split_request(groups="source")
+        search = GridSearchCV(
+            pipe, {"logisticregression__C": [0.1, 1]}, cv=cv, error_score="raise"
+        )
+        model = ViewAugmentedClassifier(search, n_views=1)
+        model.fit(image_files, Y, source=sources)
+    assert model.estimator_.n_splits_ == 2
 
 
 def test_parameters_reach_a_step_by_its_name_and_by_routing(
@@ -289,5 +318,7 @@ def test_features_and_wrong_lengths_are_refused(image_files):
         model.fit(np.zeros((9, 3)), Y)
     with pytest.raises(ValueError, match="Got y with 8 rows but expected 9"):
         model.fit(image_files, Y[1:])
+    with pytest.raises(ValueError, match="y should be a 1d array"):
+        model.fit(image_files, None)
     with pytest.raises(ValueError, match="Got groups with 8 rows but expected 9"):
         model.fit(image_files, Y, groups=SOURCES[1:])

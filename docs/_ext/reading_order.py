@@ -3,6 +3,7 @@
 ORDER = [
     "plot_quickstart.py",
     "plot_photo_sources.py",
+    "plot_unseen_faces.py",
     "plot_cross_dataset.py",
     "plot_report.py",
     "plot_k_ablation.py",

@@ -22,8 +22,7 @@ class FewShotDisplay:
         ``few_shot_curve(...).table``.
 
     published : dict, default=None
-        Curves to compare with: names, and for each a pair of sizes and AUCs between 0
-        and 1.
+        Curves to compare with: for each name a pair of sizes and AUCs between 0 and 1.
 
     Attributes
     ----------
@@ -115,7 +114,7 @@ class FewShotDisplay:
 def _dress(ax, sizes):
     shown = np.unique(np.concatenate(sizes))
     ax.set_xscale("log")
-    ax.set_xticks(shown, [f"{size:,}" for size in shown])
+    ax.set_xticks(shown, [f"{size:,.0f}" for size in shown])
     ax.set_xticks([], minor=True)
     ax.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
     ax.set_xlabel("photographs, and as many synthetic images, to train on")
@@ -168,6 +167,11 @@ def _check_table(table):
 
 
 def _check_published(published):
+    if not isinstance(published, dict | None):
+        raise ValueError(
+            f"Got published of type {type(published).__name__} but expected a dict; "
+            "pass {name: (sizes, auc)} for each curve."
+        )
     curves = {}
     for name, pair in (published or {}).items():
         sizes, auc = (np.asarray(one, dtype=np.float64) for one in pair)
@@ -176,11 +180,11 @@ def _check_published(published):
                 f"Got the published curve {name!r} with sizes of shape {sizes.shape} "
                 f"and AUCs of shape {auc.shape} but expected as many of both."
             )
-        if not ((auc >= 0) & (auc <= 1)).all() or not (sizes > 0).all():
+        if not ((auc >= 0) & (auc <= 1)).all() or not (sizes >= 1).all():
             raise ValueError(
                 f"Got the published curve {name!r} with the sizes {sizes.tolist()} and "
-                f"the AUCs {auc.tolist()} but expected positive sizes, and AUCs "
+                f"the AUCs {auc.tolist()} but expected sizes of 1 or more, and AUCs "
                 "between 0 and 1; divide percent by 100."
             )
-        curves[name] = sizes.astype(int), auc
+        curves[name] = sizes, auc
     return curves

@@ -20,8 +20,8 @@ def few_shot_curve(
     X,
     y,
     groups,
-    *,
     sizes=(10, 100, 1000),
+    *,
     train_generators=None,
     n_repeats=5,
     hold_out_real_source="auto",
@@ -52,10 +52,10 @@ def few_shot_curve(
         The generator of each synthetic image and the source of each photograph; in a
         second column, if there is one, the pair ids.
 
-    sizes : sequence of int, default=(10, 100, 1000)
+    sizes : int or sequence of int, default=(10, 100, 1000)
         How many photographs, and as many synthetic images, to train on.
 
-    train_generators : sequence of str, default=None
+    train_generators : str or sequence of str, default=None
         Generators to train on, each by itself. They need as many images as the
         largest size. None takes all. All are tested on, except on themselves.
 
@@ -250,13 +250,15 @@ def _read_generators(names, group, positive, train_generators, sizes):
             "generators in groups; add another, to test on what was not trained on."
         )
     n_images = {names[j]: int(count) for j, count in zip(tested, counts)}
-    wanted = sorted(n_images if train_generators is None else set(train_generators))
-    unknown = [repr(name) for name in wanted if name not in n_images]
-    if unknown or not wanted:
+    asked = n_images if train_generators is None else train_generators
+    asked = [asked] if isinstance(asked, str) else list(asked)
+    unknown = [repr(name) for name in asked if name not in n_images]
+    if unknown or not asked:
         raise ValueError(
             f"Got train_generators with {first_few(unknown) or 'no name'} but expected "
             f"some of {list(n_images)}."
         )
+    wanted = [name for name in n_images if name in asked]  # in sorted order
     small = [f"{name!r} has {n_images[name]}" for name in wanted]
     small = [text for text, name in zip(small, wanted) if n_images[name] < sizes[-1]]
     if small:
