@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sklearn_clipsid._block_mixer import BlockMixer
     from sklearn_clipsid._block_selector import BlockSelector
     from sklearn_clipsid._clip_embedder import CLIPEmbedder
+    from sklearn_clipsid._clip_fine_tune import CLIPFineTuneClassifier
+    from sklearn_clipsid._clip_quality import CLIPQualityRegressor
     from sklearn_clipsid._common_support import CommonSupportClassifier
     from sklearn_clipsid._component_eliminator import ComponentEliminator
     from sklearn_clipsid._concept_bottleneck import ConceptBottleneckClassifier
@@ -39,6 +41,8 @@ __all__ = [
     "ViewAugmentedClassifier",
     "OrthogonalLinearDetector",
     "ConceptBottleneckClassifier",
+    "CLIPFineTuneClassifier",
+    "CLIPQualityRegressor",
     "TextSpan",
     "AbstainingClassifier",
     "embed_to_shards",
@@ -53,6 +57,8 @@ _HOMES = {
     "BlockMixer": "_block_mixer",
     "BlockSelector": "_block_selector",
     "CLIPEmbedder": "_clip_embedder",
+    "CLIPFineTuneClassifier": "_clip_fine_tune",
+    "CLIPQualityRegressor": "_clip_quality",
     "CommonSupportClassifier": "_common_support",
     "ComponentEliminator": "_component_eliminator",
     "ConceptBottleneckClassifier": "_concept_bottleneck",

@@ -29,8 +29,8 @@ def leave_machine_behind(part: Any) -> None:
             state[name] = np.asarray(state[name])
     if "memory" in state:  # of a pipeline, where joblib unpickles what it finds
         state["memory"] = None
-    if "views_dir" in state:
-        state["views_dir"] = None
+    for name in {"views_dir", "checkpoint_dir"} & state.keys():
+        state[name] = None
     if {"cv", "score_path_"} <= state.keys():
         # Of a fitted ComponentEliminator or HeadSelector, whose choice is made.
         state["cv"] = None

@@ -74,7 +74,7 @@ def make_views(images, n_views, seed, *, folder, apply_exif, n_jobs):
 def _views_of(image, index, recipe):
     """Return the views of one image, which is decoded if one of them is missing."""
     place = f"at index {index}"
-    content = _content_of(image, place, recipe.apply_exif)
+    content = content_of(image, place, recipe.apply_exif)
     pixels, views = None, []
     for view in range(recipe.n_views):
         # The name of a file is the seed of what it shows.
@@ -98,7 +98,7 @@ def _views_of(image, index, recipe):
     return views
 
 
-def _content_of(image, place, apply_exif):
+def content_of(image, place, apply_exif):
     if isinstance(image, (str, os.PathLike)):
         try:
             return read_file(image).content

@@ -28,6 +28,8 @@ TRUSTED_TYPES = frozenset(
         "sklearn_clipsid._block_mixer.BlockMixer",
         "sklearn_clipsid._block_selector.BlockSelector",
         "sklearn_clipsid._clip_embedder.CLIPEmbedder",
+        "sklearn_clipsid._clip_fine_tune.CLIPFineTuneClassifier",
+        "sklearn_clipsid._clip_quality.CLIPQualityRegressor",
         "sklearn_clipsid._common_support.CommonSupportClassifier",
         "sklearn_clipsid._component_eliminator.ComponentEliminator",
         "sklearn_clipsid._concept_bottleneck.ConceptBottleneckClassifier",

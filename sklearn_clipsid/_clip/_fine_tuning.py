@@ -1,0 +1,409 @@
+"""Train a tower and class vectors with AdamW, in a run that can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sklearn_clipsid._clip._checkpoint import is_safetensors, read_tensors
+from sklearn_clipsid._clip._tower import ImageTower, TextTower
+from sklearn_clipsid._clip._tunable_tower import TunableTower
+
+CLASS_VECTORS, LOG_SCALE = "class_vectors", "log_scale"
+TEXT = "text."  # before the names of the text tower's tensors
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How to train.
+
+    With ``max_iter=None`` the learning rates stay as they are.
+    """
+
+    learning_rate: float
+    head_learning_rate: float
+    weight_decay: float
+    batch_size: int
+    max_iter: int | None
+    warmup_fraction: float
+    max_norm: float | None
+    n_iter_no_change: int
+    seed: int
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """Return the share of the learning rates that a step takes, from 0 on."""
+        if self.max_iter is None:
+            return 1.0
+        n_warm = round(self.warmup_fraction * n_steps)
+        if step < n_warm:
+            return (step + 1) / n_warm
+        return (1 + math.cos(math.pi * (step - n_warm) / (n_steps - n_warm))) / 2
+
+
+@dataclass
+class History:
+    """What has happened in a training run."""
+
+    loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    is_over: bool = False
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images of a training run.
+
+    Parameters
+    ----------
+    rows_of : callable
+        ``rows_of(indices, epoch)`` returns what the trained part reads of images;
+        epoch is None where they are to be shown as they are.
+
+    codes : ndarray of int of shape (n_images,)
+        Classes as 0, 1, ….
+
+    weights : ndarray of shape (n_images,)
+        Of the images in the loss.
+
+    train, held_out : ndarray of int
+        Indices to train on, and to stop on, which may be none.
+    """
+
+    rows_of: Callable[[np.ndarray, int | None], np.ndarray]
+    codes: np.ndarray
+    weights: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+class CosineModel:
+    """Logits of images as scaled cosines to class vectors.
+
+    Parameters
+    ----------
+    tower : TunableTower
+        Makes the embeddings.
+
+    text : tuple of TextTower and list of str, default=None
+        A text tower that is trained too, and the captions that it makes the class
+        vectors of. None trains the class vectors themselves.
+    """
+
+    def __init__(
+        self, tower: TunableTower, text: tuple[TextTower, list[str]] | None = None
+    ) -> None:
+        self.tower = tower
+        self._text = text
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether class vectors are made by a text tower that is trained."""
+        return self._text is not None
+
+    def start_of_text(self) -> dict[str, np.ndarray]:
+        """Return the tensors of the text tower, as they are before training."""
+        if self._text is None:
+            return {}
+        state = self._text[0]._module.named_parameters()
+        return {TEXT + name: value.cpu().numpy().copy() for name, value in state}
+
+    def class_vectors(self, tensors: Mapping[str, Any]) -> Any:
+        """Return the class vectors, (n_classes, d_projected)."""
+        if self._text is None:
+            return tensors[CLASS_VECTORS]
+        from torch.func import functional_call
+
+        tower, captions = self._text
+        own = {
+            name.removeprefix(TEXT): value
+            for name, value in tensors.items()
+            if name.startswith(TEXT)
+        }
+        tokens = tower._tokenizer(captions).to(tower.device)
+        vectors = functional_call(tower._module, own, (tokens,))
+        return vectors[0] if isinstance(vectors, tuple) else vectors
+
+    def class_vector_array(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the class vectors of trained arrays, (n_classes, d_projected)."""
+        import torch
+
+        with torch.no_grad():
+            return self.class_vectors(self.tower.to_tensors(arrays)).cpu().numpy()
+
+    def logits(self, tensors: Mapping[str, Any], rows: np.ndarray) -> Any:
+        """Return the logits, (n_images, n_classes), differentiable in the tensors."""
+        from torch.nn.functional import normalize
+
+        f = normalize(self.tower.embed(tensors, rows)[1], dim=1)
+        g = normalize(self.class_vectors(tensors), dim=1)
+        return tensors[LOG_SCALE].exp() * (f @ g.T)
+
+    def loss(
+        self,
+        tensors: Mapping[str, Any],
+        rows: np.ndarray,
+        codes: np.ndarray,
+        weights: np.ndarray,
+    ) -> Any:
+        """Return the mean weighted cross-entropy over the class captions."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        logits = self.logits(tensors, rows)
+        target = torch.from_numpy(codes).to(logits.device)
+        weight = torch.from_numpy(weights).to(logits)
+        return (weight * cross_entropy(logits, target, reduction="none")).mean()
+
+
+def has_text_tower(tower: ImageTower) -> bool:
+    """Say whether the checkpoint of an image tower holds a text tower as well."""
+    from safetensors import safe_open
+
+    path = tower.encoder.path
+    if is_safetensors(path):
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+    else:
+        names = list(read_tensors(path))
+    return "text_cfg" in tower.encoder.config and any(
+        name.removeprefix("text.").startswith(("token_embedding", "transformer.emb"))
+        for name in names
+    )
+
+
+def fine_tune(
+    model: CosineModel,
+    start: Mapping[str, np.ndarray],
+    rows: Rows,
+    recipe: TrainingRecipe,
+    *,
+    n_done: int = 0,
+    checkpoint: str | os.PathLike | None = None,
+    on_batch: Callable[[int], None] = lambda n_images: None,
+) -> tuple[dict[str, np.ndarray], History]:
+    """Train until the epochs are over or the validation loss no longer falls.
+
+    Parameters
+    ----------
+    model : CosineModel
+        What is trained.
+
+    start : dict of ndarray
+        All trained tensors before training.
+
+    rows : Rows
+        The images.
+
+    recipe : TrainingRecipe
+        How to train. ``max_iter=None`` is one epoch.
+
+    n_done : int, default=0
+        Epochs before this run; each shuffles the images in another way.
+
+    checkpoint : str or PathLike, default=None
+        File that is written after each epoch. When it is there, training goes on from
+        it.
+
+    on_batch : callable
+        Told how many images are done.
+
+    Returns
+    -------
+    tensors : dict of ndarray
+        Those of the lowest validation loss, or the last.
+
+    history : History
+        With `failure` when the loss was not finite; `tensors` are those before the
+        epoch in which that happened.
+    """
+    run = _Run(model, start, rows, recipe, n_done, on_batch)
+    if checkpoint is not None and os.path.exists(checkpoint):
+        run.read(checkpoint)
+        on_batch(len(run.history.loss) * len(rows.train))
+    while not run.history.is_over:
+        run.epoch()
+        if checkpoint is not None:
+            run.write(checkpoint)
+    return {name: value.cpu().numpy() for name, value in run.kept.items()}, run.history
+
+
+class _Run:
+    """A training run between two epochs; all of its state is in a checkpoint."""
+
+    def __init__(
+        self,
+        model: CosineModel,
+        start: Mapping[str, np.ndarray],
+        rows: Rows,
+        recipe: TrainingRecipe,
+        n_done: int,
+        on_batch: Callable[[int], None],
+    ) -> None:
+        self.model, self.rows, self.recipe = model, rows, recipe
+        self.n_done, self.on_batch = n_done, on_batch
+        self.n_epochs = recipe.max_iter or 1
+        self.history = History()
+        self._set(model.tower.to_tensors(start))
+
+    def _set(self, tensors: dict[str, Any]) -> None:
+        from torch.optim import AdamW
+
+        self.tensors = {name: x.requires_grad_() for name, x in tensors.items()}
+        self.kept = self._copy()
+        recipe = self.recipe
+        groups = []
+        for name, tensor in self.tensors.items():
+            of_head = name in (CLASS_VECTORS, LOG_SCALE)
+            # As usual, norms and biases are not drawn towards zero; the length of a
+            # class vector means nothing.
+            decays = tensor.ndim > 1 and not of_head
+            groups.append(
+                {
+                    "params": [tensor],
+                    "lr": 0.0,
+                    "peak": recipe.head_learning_rate
+                    if of_head
+                    else recipe.learning_rate,
+                    "weight_decay": recipe.weight_decay if decays else 0.0,
+                }
+            )
+        self.optimiser = AdamW(groups)
+
+    def _copy(self) -> dict[str, Any]:
+        return {name: x.detach().clone() for name, x in self.tensors.items()}
+
+    def epoch(self) -> None:
+        """Visit the images once, and decide whether to go on."""
+        history, rows = self.history, self.rows
+        epoch = len(history.loss)
+        loss = self._visit(epoch)
+        if not history.failure:
+            # Without rows to stop on, those of the last step say whether it was sound.
+            stop_on = rows.held_out if len(rows.held_out) else self.last_batch
+            after = self._loss_of(stop_on)
+            if not math.isfinite(after):
+                history.failure = f"a loss of {after:.3g} after epoch {epoch + 1}"
+        if history.failure:
+            history.is_over = True
+            return
+        history.loss.append(loss)
+        if len(rows.held_out):
+            history.validation_loss.append(after)
+        lowest = history.validation_loss[history.best_epoch :][:1]
+        if epoch == 0 or not lowest or after < lowest[0]:
+            history.best_epoch, self.kept = epoch, self._copy()
+        stale = epoch - history.best_epoch
+        history.is_over = (
+            stale >= self.recipe.n_iter_no_change or epoch + 1 >= self.n_epochs
+        )
+
+    def _visit(self, epoch: int) -> float:
+        """Take the steps of one epoch; return the mean loss."""
+        import torch
+
+        rows, recipe = self.rows, self.recipe
+        # Of its own for each epoch, so that a run taken up again draws the same.
+        rng = np.random.default_rng([recipe.seed, self.n_done + epoch])
+        order = rng.permutation(rows.train)
+        n_batches = -(-len(order) // recipe.batch_size)
+        parameters = list(self.tensors.values())
+        total = 0.0
+        for i in range(n_batches):
+            batch = order[i * recipe.batch_size : (i + 1) * recipe.batch_size]
+            seen = rows.rows_of(batch, self.n_done + epoch)
+            self.optimiser.zero_grad()
+            loss = self.model.loss(
+                self.tensors, seen, rows.codes[batch], rows.weights[batch]
+            )
+            loss.backward()
+            limit = math.inf if recipe.max_norm is None else recipe.max_norm
+            norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+            if not (loss.isfinite() and norm.isfinite()):
+                self.history.failure = (
+                    f"a loss of {loss.item():.3g} and a gradient of norm "
+                    f"{norm.item():.3g} in batch {i + 1} of {n_batches} of epoch "
+                    f"{epoch + 1} (images {', '.join(map(str, batch[:5]))}, …)"
+                )
+                return math.nan
+            share = recipe.rate(epoch * n_batches + i, self.n_epochs * n_batches)
+            for group in self.optimiser.param_groups:
+                group["lr"] = share * group["peak"]
+            self.optimiser.step()
+            total += loss.item() * len(batch)
+            self.last_batch = batch
+            self.on_batch(len(batch))
+        return total / len(order)
+
+    def _loss_of(self, indices: np.ndarray) -> float:
+        """Return the mean loss of images as they are."""
+        import torch
+
+        rows, step = self.rows, self.recipe.batch_size
+        total = 0.0
+        with torch.no_grad():
+            for first in range(0, len(indices), step):
+                batch = indices[first : first + step]
+                seen = rows.rows_of(batch, None)
+                loss = self.model.loss(
+                    self.tensors, seen, rows.codes[batch], rows.weights[batch]
+                )
+                total += loss.item() * len(batch)
+        return total / (float(rows.weights[indices].sum()) or 1.0)
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Replace the checkpoint, which is whole at any time."""
+        from safetensors.torch import save_file
+
+        parts = {f"kept {name}": value for name, value in self.kept.items()}
+        if not self.history.is_over:  # the rest is needed only to go on
+            parts |= {f"now {name}": x for name, x in self._copy().items()}
+            for name, x in self.tensors.items():
+                for key, value in self.optimiser.state[x].items():
+                    parts[f"{key} {name}"] = value
+        partial = Path(f"{os.fspath(path)}.{os.getpid()}.partial")
+        try:
+            history = json.dumps(asdict(self.history))
+            save_file(parts, partial, metadata={"history": history})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read(self, path: str | os.PathLike) -> None:
+        """Go back to where a checkpoint was written."""
+        from safetensors import SafetensorError, safe_open
+
+        parts: dict[str, dict[str, Any]] = {}
+        try:
+            with safe_open(
+                path, framework="pt", device=self.model.tower.device
+            ) as file:
+                self.history = History(**json.loads(file.metadata()["history"]))
+                for key in file.keys():
+                    part, name = key.split(" ", 1)
+                    parts.setdefault(part, {})[name] = file.get_tensor(key)
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"Got the checkpoint {os.fspath(path)!r}, which cannot be read "
+                f"({error}), but expected one that this training wrote; delete it to "
+                "start anew."
+            ) from error
+        kept = parts.pop("kept")
+        if not self.history.is_over:
+            # In the order of a new run, in which the norms of gradients are summed.
+            now = parts.pop("now")
+            self._set({name: now[name].clone() for name in self.tensors})
+            for name, x in self.tensors.items():
+                of_x = {key: part[name] for key, part in parts.items()}
+                # AdamW keeps its counter of steps on the CPU.
+                of_x["step"] = of_x["step"].cpu()
+                self.optimiser.state[x] = of_x
+        self.kept = kept
