@@ -605,10 +605,11 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _uses_text(self, encoder):
-        from sklearn_clipsid._clip._fine_tuning import has_text_tower
+        from sklearn_clipsid._clip._checkpoint import text_tower_kind
 
         if self.class_vectors == "auto":
-            return has_text_tower(encoder.tower)
+            known = encoder.tower.encoder
+            return "text_cfg" in known.config and bool(text_tower_kind(known.path))
         return self.class_vectors == "text"
 
     def _model(self, encoder):

@@ -66,9 +66,7 @@ class FrozenEncoder(CLIPEmbedder):
         return self.stops_at
 
     def _image_tower(self):
-        from sklearn_clipsid._clip._tunable_tower import FrozenPart
-
-        return FrozenPart(self.tower, self.tunable)
+        return _FrozenPart(self.tower, self.tunable)
 
     def rows_of(self, images, finish=None, memo=FROZEN):
         """Run the frozen part.
@@ -104,6 +102,20 @@ class FrozenEncoder(CLIPEmbedder):
             ) as progress,
         ):
             return _FrozenRun(self, encoder, memo, progress).rows_of(images, finish)
+
+
+class _FrozenPart:
+    """A tower that computes no further than what stays frozen, in a tower's place."""
+
+    def __init__(self, tower, tunable):
+        self._tower = tower
+        self.encode = tunable.encode
+
+    def __getattr__(self, name):
+        return getattr(self._tower, name)
+
+    def check_features(self, features):
+        """Accept what the tunable tower has checked already."""
 
 
 class _FrozenRun(EmbeddingRun):

@@ -349,7 +349,7 @@ def killed_in_the_third_epoch(run, epoch, visit=_fine_tuning._Run._visit):
 _fine_tuning._Run._visit = killed_in_the_third_epoch
 CLIPFineTuneClassifier(
     CLIPEmbedder({tiny_clip!r}, {tiny_clip!r}), **{BROKEN_OFF!r}, random_state=0,
-    class_vectors="means", checkpoint_dir={str(tmp_path)!r},
+    class_vectors="means", logit_scale=100, checkpoint_dir={str(tmp_path)!r},
 ).fit({paths.tolist()!r}, {Y.tolist()!r})
 """
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -166,11 +167,33 @@ def text_tensors(path: str) -> dict[str, Any]:
         for key, value in tensors.items()
         if not key.startswith(others) and not key.startswith(("conv1.", "class_emb"))
     }
-    if "token_embedding.weight" not in text and not any(
-        key.startswith("transformer.embeddings") for key in text
-    ):
+    if _text_tower_in(text) is None:
         raise ValueError(
             f"Got {path!r}, which holds no text tower, but embed_text needs one; pass "
             "a checkpoint of both towers."
         )
     return _in_fp32(text, path)
+
+
+def text_tower_kind(path: str) -> str | None:
+    """Say whose text tower a checkpoint holds.
+
+    Parameters
+    ----------
+    path : str
+        The checkpoint.
+
+    Returns
+    -------
+    kind : {"open_clip", "hugging_face"} or None
+    """
+    return _text_tower_in(key.removeprefix("text.") for key in read_tensors(path))
+
+
+def _text_tower_in(names: Iterable[str]) -> str | None:
+    for name in names:
+        if name == "token_embedding.weight":
+            return "open_clip"
+        if name.startswith("transformer.embeddings"):
+            return "hugging_face"
+    return None

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_clipsid._clip._checkpoint import is_safetensors, read_tensors
-from sklearn_clipsid._clip._tower import ImageTower, TextTower
+from sklearn_clipsid._clip._tower import TextTower
 from sklearn_clipsid._clip._tunable_tower import TunableTower
 
 CLASS_VECTORS, LOG_SCALE = "class_vectors", "log_scale"
@@ -162,22 +161,6 @@ class CosineModel:
         target = torch.from_numpy(codes).to(logits.device)
         weight = torch.from_numpy(weights).to(logits)
         return (weight * cross_entropy(logits, target, reduction="none")).mean()
-
-
-def has_text_tower(tower: ImageTower) -> bool:
-    """Say whether the checkpoint of an image tower holds a text tower as well."""
-    from safetensors import safe_open
-
-    path = tower.encoder.path
-    if is_safetensors(path):
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-    else:
-        names = list(read_tensors(path))
-    return "text_cfg" in tower.encoder.config and any(
-        name.removeprefix("text.").startswith(("token_embedding", "transformer.emb"))
-        for name in names
-    )
 
 
 def fine_tune(

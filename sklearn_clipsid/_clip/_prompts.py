@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_clipsid._clip._checkpoint import read_tensors
+from sklearn_clipsid._clip._checkpoint import text_tower_kind
 from sklearn_clipsid._clip._tower import TextTower
 from sklearn_clipsid._clip._weights import resolve_encoder
 
@@ -42,8 +42,7 @@ def has_text_tower(
         weights_dir=weights_dir,
         local_files_only=local_files_only,
     )
-    names = {"token_embedding.weight", "text.token_embedding.weight"}
-    return not names.isdisjoint(read_tensors(encoder.path))
+    return text_tower_kind(encoder.path) == "open_clip"
 
 
 class ContextPrompts:

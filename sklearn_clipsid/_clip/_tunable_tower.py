@@ -382,28 +382,3 @@ def check_trainable(tower: ImageTower, train: str, n_blocks: int) -> None:
             f"Got n_blocks={n_blocks} for {name} but expected at most {len(blocks)}, "
             "the number of its blocks; lower n_blocks."
         )
-
-
-class FrozenPart:
-    """An image tower that computes no further than what stays frozen.
-
-    It answers for the tower wherever embeddings are computed and cached.
-
-    Parameters
-    ----------
-    tower : ImageTower
-        The whole tower.
-
-    tunable : TunableTower
-        What is trained of it.
-    """
-
-    def __init__(self, tower: ImageTower, tunable: TunableTower) -> None:
-        self._tower = tower
-        self.encode = tunable.encode
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tower, name)
-
-    def check_features(self, features: Features) -> None:
-        """Accept what the tunable tower has checked already."""
