@@ -1,8 +1,6 @@
 """Fine-tune CLIP to tell photographs and generators apart (Moskowitz et al. 2024)."""
 
-import json
 import os
-from hashlib import blake2b
 from numbers import Integral, Real
 
 import numpy as np
@@ -17,19 +15,28 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_clipsid._class_means import class_means
+from sklearn_clipsid._clip._fine_tuning import (
+    CLASS_VECTORS,
+    LOG_SCALE,
+    TEXT,
+    CosineModel,
+    TrainingRecipe,
+    TrainingSet,
+    fine_tune,
+)
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._frozen_rows import FrozenEncoder, ImageRows
-from sklearn_clipsid._groups import check_length
+from sklearn_clipsid._groups import check_length, list_rows
 from sklearn_clipsid._image_sequence import as_images
-from sklearn_clipsid._pair_split import hold_out_pairs
+from sklearn_clipsid._pair_split import hold_out_pairs, pair_units
 from sklearn_clipsid._progress import RowProgress
+from sklearn_clipsid._training_key import training_key
 from sklearn_clipsid._training_rows import MIN_SAMPLES_TO_STOP_EARLY
-from sklearn_clipsid._training_views import content_of
 from sklearn_clipsid._unit_rows import unit_rows
 from sklearn_clipsid._warn_user import warn_user
 
-CLASS_VECTORS, LOG_SCALE, TEXT = "class_vectors", "log_scale", "text."
-# Of the tower; what starts from nothing takes larger steps.
+# Of the tower. Low-rank updates start from zero and take larger steps.
 LEARNING_RATES = {"all": 1e-5, "blocks": 5e-5, "lora": 1e-3, "head": 0.0}
 DAMAGED = "the file is damaged or was changed by hand."
 LARGEST_SEED = 2**31 - 1
@@ -230,6 +237,9 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
     >>> model.predict_synthetic_proba(more_paths)  # doctest: +SKIP
     """
 
+    # Routed by default: without pair ids other rows would be set aside.
+    __metadata_request__fit = {"groups": True}
+
     _parameter_constraints = {
         "embedder": [CLIPEmbedder, None],
         "train": [StrOptions({"all", "blocks", "lora", "head"})],
@@ -332,23 +342,19 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
             The fitted classifier.
         """
         images, y = self._checked(X, y)
+        vars(self).pop("tensors_", None)  # not fitted until training has ended
         self.classes_, codes = np.unique(y, return_inverse=True)
         self._start_encoder(images)
         random_state = check_random_state(self.random_state)
         train, held_out = self._split(codes, groups, random_state)
+        weights = self._weights(codes)
         seed = random_state.randint(LARGEST_SEED)
         encoder = self._encoder()
-        rows = ImageRows(encoder, images, self.augment, seed)
+        images = ImageRows(encoder, images, self.augment, seed)
+        rows = TrainingSet(images, codes, weights / weights.mean(), train, held_out)
         model = self._model(encoder)
-        start = self._start(model, rows, codes, train, seed)
-        return self._run(
-            model,
-            start,
-            (rows, codes, self._weights(codes), train, held_out),
-            seed,
-            max_iter=self.max_iter,
-            checkpoint=self._checkpoint(images, codes, train, held_out),
-        )
+        start = self._start(model, rows, seed)
+        return self._run(model, start, rows, self._recipe(seed, self.max_iter))
 
     @_fit_context(prefer_skip_nested_validation=False)
     def partial_fit(self, X, y, classes=None):
@@ -376,26 +382,22 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         """
         first = not hasattr(self, "tensors_")
         images, y = self._checked(X, y)
+        if first:
+            vars(self).pop("classes_", None)  # of a call that failed
         _check_partial_fit_first_call(self, classes)
         codes = self._known_codes(y)
-        random_state = check_random_state(self.random_state)
-        seed = random_state.randint(LARGEST_SEED)
+        weights = self._weights(codes, partial=True)
+        seed = check_random_state(self.random_state).randint(LARGEST_SEED)
         if first:
             self._start_encoder(images)
-        encoder = self._encoder()
-        rows = ImageRows(encoder, images, self.augment, seed)
-        model, train = self._model(encoder), np.arange(len(images))
-        if first:
-            start = self._start(model, rows, codes, train, seed)
-        else:
-            start = self._continued()
-        return self._run(
-            model,
-            start,
-            (rows, codes, self._weights(codes), train, train[:0]),
-            seed,
-            n_done=0 if first else self.n_iter_,
-        )
+        encoder = self._encoder() if first else self._tuned_encoder()[0]
+        images = ImageRows(encoder, images, self.augment, seed)
+        all_rows = np.arange(len(codes))
+        rows = TrainingSet(images, codes, weights, all_rows, all_rows[:0])
+        model = self._model(encoder)
+        start = self._start(model, rows, seed) if first else self._continued(model)
+        n_done = 0 if first else self.n_iter_
+        return self._run(model, start, rows, self._recipe(seed, None), n_done)
 
     def decision_function(self, X):
         """Return the logits.
@@ -477,6 +479,7 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "tensors_")
         if self.train == "head":
+            self._tuned_encoder()
             return self.embedder_.transform(X)
         rows = self._embedded(X, 1 if self.embedder_.features == "projected" else 0)
         return unit_rows(rows)[0] if self.embedder_.normalize else rows
@@ -497,8 +500,20 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
     def _checked(self, X, y):
         """Return the images and their labels, or say what is wrong with them."""
         images = as_images(X)
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None; pass the generator of each image, or 'real'."
+            )
         y = column_or_1d(y, warn=True)
         check_length(y, len(images), "y")
+        is_text = np.array([isinstance(label, str) for label in y.tolist()])
+        if is_text.any() and not is_text.all():
+            raise ValueError(
+                f"Got y with texts and other labels in {list_rows(~is_text)} but "
+                "expected labels of one kind; write all of them as texts, and leave "
+                "out images without a label."
+            )
         check_classification_targets(y)
         self._check_parameters()
         return images, y
@@ -540,7 +555,9 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
                 "two; add photographs, or images of another generator."
             )
         self._real_code(required=self.real_label is not None)
-        self.captions_ = [self.caption.format(label=label) for label in self.classes_]
+        self.captions_ = [
+            self.caption.replace("{label}", str(label)) for label in self.classes_
+        ]
         self.embedder_ = clone(self._asked_embedder()).fit(images)
 
     def _real_code(self, required=True):
@@ -568,41 +585,59 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
 
     def _split(self, codes, groups, random_state):
         """Return the rows to train on and those to stop on."""
-        sizes = np.bincount(codes)
+        unit = pair_units(groups, len(codes))
+        everything = np.arange(len(codes))
         stop = self.early_stopping
         if stop == "auto":
-            stop = len(codes) >= MIN_SAMPLES_TO_STOP_EARLY and sizes.min() >= 2
-        train, held_out = hold_out_pairs(
-            codes, groups, self.validation_fraction, random_state
-        )
+            enough = len(codes) >= MIN_SAMPLES_TO_STOP_EARLY
+            stop = enough and np.bincount(codes).min() >= 2
         if not stop:
-            return np.arange(len(codes)), np.arange(0)
-        if not len(held_out):
+            return everything, everything[:0]
+        train, held_out = hold_out_pairs(
+            codes, unit, self.validation_fraction, random_state
+        )
+        if not len(held_out) and self.early_stopping is True:
             raise ValueError(
                 f"Got {len(codes)} images of which no pair can be held out to stop on, "
                 "as each holds the last image of a class; pass early_stopping=False."
             )
         return train, held_out
 
-    def _weights(self, codes):
-        """Return weights of mean 1 from those of the classes."""
-        there = np.unique(codes)
-        of_class = np.zeros(len(self.classes_))
-        of_class[there] = compute_class_weight(
-            self.class_weight, classes=self.classes_[there], y=self.classes_[codes]
+    def _weights(self, codes, partial=False):
+        """Return the weight of each image."""
+        if partial and self.class_weight == "balanced":
+            raise ValueError(
+                "Got class_weight='balanced' in partial_fit, which does not see all "
+                "images, but expected a dict or None; pass the weights that "
+                "sklearn.utils.compute_class_weight gives for all labels."
+            )
+        of_class = compute_class_weight(
+            self.class_weight, classes=self.classes_, y=self.classes_[codes]
         )
         weights = of_class[codes]  # (n_samples,)
-        if of_class.min() < 0 or weights.sum() == 0:
+        sound = (of_class >= 0).all() and np.isfinite(of_class).all()
+        if not sound or (not partial and weights.sum() == 0):
             raise ValueError(
-                f"Got class_weight={self.class_weight!r} but expected weights of at "
-                "least 0, and one above it."
+                f"Got class_weight={self.class_weight!r} but expected finite weights "
+                "of at least 0, and one above it."
             )
-        return weights / weights.mean()
+        return weights
 
     def _encoder(self):
         return FrozenEncoder.of(
             self.embedder_, self.train, self.n_blocks, self.lora_rank
         )
+
+    def _tuned_encoder(self):
+        """Return the encoder and what was trained of it, if they go together."""
+        encoder = self._encoder()
+        of_image_tower = {
+            name: array
+            for name, array in self.tensors_.items()
+            if not name.startswith(TEXT)
+        }
+        encoder.tunable.check(of_image_tower)
+        return encoder, of_image_tower
 
     def _uses_text(self, encoder):
         from sklearn_clipsid._clip._checkpoint import text_tower_kind
@@ -615,7 +650,6 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
     def _model(self, encoder):
         """Return what is trained: the tower, and all of the text tower or no part."""
         from sklearn_clipsid._clip import get_text_tower
-        from sklearn_clipsid._clip._fine_tuning import CosineModel
 
         text = None
         if self.train == "all" and self._uses_text(encoder):
@@ -626,48 +660,39 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
             text = (tower, self.captions_)
         return CosineModel(encoder.tunable, text)
 
-    def _start(self, model, rows, codes, train, seed):
+    def _start(self, model, rows, seed):
         """Return all trained tensors as they are before training."""
         tensors = model.tower.start(seed)
         start = tensors | model.start_of_text()
         start[LOG_SCALE] = np.log(np.array(self.logit_scale, dtype=np.float32))
         if model.trains_text:
             return start
-        if self._uses_text(rows.encoder):
-            vectors = self.embedder_.embed_text(self.captions_)
+        if self._uses_text(rows.rows_of.encoder):
+            vectors = unit_rows(self.embedder_.embed_text(self.captions_))[0]
         else:
-            vectors = self._class_means(model, tensors, rows, codes, train)
-        return start | {CLASS_VECTORS: unit_rows(vectors)[0]}
-
-    def _class_means(self, model, tensors, rows, codes, train):
-        """Return the mean direction of each class, (n_classes, d_projected)."""
-        missing = np.setdiff1d(np.arange(len(self.classes_)), codes[train])
-        if len(missing):
-            raise ValueError(
-                f"Got no image of {self.classes_[missing].tolist()} but expected some "
-                "of each class at first, as class vectors start from their mean "
-                "without a text tower; add such images."
+            embed = model.tower.embedder(tensors)
+            vectors = class_means(
+                lambda batch: embed(rows.rows_of(batch))[1],
+                rows.codes,
+                rows.train,
+                self.classes_,
+                self.batch_size,
             )
-        embed = model.tower.embedder(tensors)
-        sums = 0.0
-        for first in range(0, len(train), self.batch_size):
-            batch = train[first : first + self.batch_size]
-            projected = embed(rows(batch))[1]
-            of_class = np.eye(len(self.classes_))[codes[batch]]  # (n, n_classes)
-            sums = sums + of_class.T @ unit_rows(projected)[0]
-        return sums.astype(np.float32)  # their length means nothing
+        return start | {CLASS_VECTORS: vectors}  # (n_classes, d_projected)
 
-    def _continued(self):
+    def _continued(self, model):
         """Return all trained tensors as the last call left them."""
         start = dict(self.tensors_)
+        has_text = any(name.startswith(TEXT) for name in start)
+        if has_text != model.trains_text:
+            raise ValueError(
+                f"Got class_vectors={self.class_vectors!r} but expected what it was at "
+                "the first call; set it as it was, or fit again."
+            )
         start[LOG_SCALE] = np.log(np.array(self.logit_scale_, dtype=np.float32))
-        if not any(name.startswith(TEXT) for name in start):
-            start[CLASS_VECTORS] = self.class_vectors_
-        return start
+        return start if has_text else start | {CLASS_VECTORS: self.class_vectors_}
 
     def _recipe(self, seed, max_iter):
-        from sklearn_clipsid._clip._fine_tuning import TrainingRecipe
-
         rate = self.learning_rate_init
         return TrainingRecipe(
             learning_rate=LEARNING_RATES[self.train] if rate == "auto" else rate,
@@ -681,16 +706,11 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
             seed=seed,
         )
 
-    def _run(
-        self, model, start, rows, seed, *, max_iter=None, n_done=0, checkpoint=None
-    ):
+    def _run(self, model, start, rows, recipe, n_done=0):
         """Train, and keep what has changed."""
-        from sklearn_clipsid._clip._fine_tuning import Rows, fine_tune
-
-        rows = Rows(*rows)
         with RowProgress(
             self,
-            (max_iter or 1) * len(rows.train),
+            (recipe.max_iter or 1) * len(rows.train),
             self.batch_size,
             description=f"training, {self.train}",
             verbose=self.verbose,
@@ -699,13 +719,22 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
                 model,
                 start,
                 rows,
-                self._recipe(seed, max_iter),
+                recipe,
                 n_done=n_done,
-                checkpoint=checkpoint,
+                checkpoint=self._checkpoint(start, rows, recipe),
                 on_batch=progress.update,
             )
         self._store(model, tensors, history, n_done)
         return self
+
+    def _checkpoint(self, start, rows, recipe):
+        """Return the file that this very training is taken up from, or None."""
+        if self.checkpoint_dir is None or recipe.max_iter is None:
+            return None
+        os.makedirs(self.checkpoint_dir, exist_ok=True)
+        known = {"encoder": self.embedder_.fingerprint_, "captions": self.captions_}
+        name = f"{training_key(recipe, start, known, rows)}.safetensors"
+        return os.path.join(self.checkpoint_dir, name)
 
     def _store(self, model, tensors, history, n_done):
         self.class_vectors_ = model.class_vector_array(tensors)
@@ -718,11 +747,9 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         self.validation_loss_curve_ = np.array(stops) if stops else None
         self.n_iter_ = len(self.loss_curve_)
         if history.failure:
-            kept = (
-                f"that after epoch {history.best_epoch + 1}"
-                if history.loss
-                else "the start"
-            )
+            kept = "that before this call" if n_done else "the start"
+            if history.loss:
+                kept = f"that after epoch {history.best_epoch + 1}"
             warn_user(
                 f"Got {history.failure} but expected finite numbers; training stopped, "
                 f"and the state kept is {kept}. Lower learning_rate_init or "
@@ -730,41 +757,12 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
             )
 
-    def _checkpoint(self, images, codes, train, held_out):
-        """Return the file that this very training is taken up from, or None."""
-        if self.checkpoint_dir is None:
-            return None
-        os.makedirs(self.checkpoint_dir, exist_ok=True)
-        asked = self.get_params(deep=False)
-        for name in ("embedder", "checkpoint_dir", "verbose"):
-            del asked[name]
-        task = json.dumps(
-            [
-                {name: repr(value) for name, value in asked.items()},
-                self.embedder_.fingerprint_,
-                [repr(label) for label in self.classes_.tolist()],
-                [a.tolist() for a in (codes, train, held_out)],
-            ],
-            sort_keys=True,
-        )
-        digest = blake2b(task.encode(), digest_size=16)
-        for index, image in enumerate(images):
-            place = f"at index {index}"
-            digest.update(content_of(image, place, self.embedder_.apply_exif))
-        return os.path.join(self.checkpoint_dir, f"{digest.hexdigest()}.safetensors")
-
     def _embedded(self, X, which):
         """Return the tuned features of images: 0 for pooled, 1 for projected."""
         check_is_fitted(self, "tensors_")
         images = as_images(X)
-        encoder = self._encoder()
-        of_image_tower = {
-            name: array
-            for name, array in self.tensors_.items()
-            if not name.startswith(TEXT)
-        }
-        encoder.tunable.check(of_image_tower)
-        embed = encoder.tunable.embedder(of_image_tower)
+        encoder, tensors = self._tuned_encoder()
+        embed = encoder.tunable.embedder(tensors)
         return encoder.rows_of(images, finish=lambda rows: embed(rows)[which])
 
     def _logits(self, X):

@@ -58,6 +58,9 @@ class EmbeddingRun:
         Told of every image that is done.
     """
 
+    # What to do about an image that cannot be read.
+    remedy = "Repair or remove it, or pass on_error='nan' to get a row of NaN for it."
+
     def __init__(self, embedder, encoder, cache, progress):
         self.embedder = embedder
         self.encoder = encoder
@@ -115,8 +118,8 @@ class EmbeddingRun:
                     self._flush(final=True)
                     raise ValueError(
                         f"Could not read the image at index {index}, "
-                        f"{name_of(self.images[index])}: {image.error}. Repair or "
-                        "remove it, or pass on_error='nan' to get a row of NaN for it."
+                        f"{name_of(self.images[index])}: {image.error}. "
+                        f"{self.remedy}"
                     )
                 self.errors[index] = image.error
                 self.progress.update()

@@ -7,9 +7,13 @@ import numpy as np
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._embedding_memo import EmbeddingMemo
 from sklearn_clipsid._embedding_run import EmbeddingRun
+from sklearn_clipsid._image_sequence import name_of
 from sklearn_clipsid._lazy_encoder import LazyEncoder, check_same_encoder
 from sklearn_clipsid._progress import RowProgress
+from sklearn_clipsid._read_image import read_image
 from sklearn_clipsid._training_views import make_views
+
+MAX_NAMED = 3  # images in a message
 
 # For the process, so that folds share what is frozen in all of them: 1,770 images of
 # a ViT-B/16 in bf16. Apart from the memory of CLIPEmbedder, which tokens would fill.
@@ -53,12 +57,10 @@ class FrozenEncoder(CLIPEmbedder):
         encoder = cls(**embedder.get_params())
         # What class vectors are compared with, where nothing of the tower is trained.
         encoder.set_params(features="projected", normalize=False)
+        encoder.train = train
         encoder.tower = embedder._image_tower()
         encoder.tunable = TunableTower(encoder.tower, train, n_blocks, lora_rank)
-        encoder.stops_at = {
-            "all": ("pixels", n_blocks),
-            "head": "projected",
-        }.get(train, ("tokens", n_blocks))
+        encoder.stops_at = ("pixels" if train == "all" else "tokens", n_blocks)
         return encoder
 
     @property
@@ -68,7 +70,7 @@ class FrozenEncoder(CLIPEmbedder):
     def _image_tower(self):
         return _FrozenPart(self.tower, self.tunable)
 
-    def rows_of(self, images, finish=None, memo=FROZEN):
+    def rows_of(self, images, finish=None, remember=True):
         """Run the frozen part.
 
         Parameters
@@ -80,14 +82,18 @@ class FrozenEncoder(CLIPEmbedder):
             What to make of rows before they are kept. With it, memory does not grow
             with what the frozen part returns.
 
-        memo : EmbeddingMemo, default=FROZEN
-            What is known.
+        remember : bool, default=True
+            Whether these images will be asked for again.
 
         Returns
         -------
         rows : ndarray of shape (n_images, n_features)
             In the order of the images.
         """
+        if self.train == "head":
+            rows = self._projected(images, remember)
+            return rows if finish is None else finish(rows)
+        memo = FROZEN if remember else EmbeddingMemo(max_bytes=0)
         encoder = LazyEncoder(self, memo)
         known = encoder.description
         with (
@@ -98,10 +104,17 @@ class FrozenEncoder(CLIPEmbedder):
                 self.batch_size,
                 description=f"{known['architecture']} on {known['device']}, "
                 f"{known['precision']}",
-                verbose=self.verbose and memo is FROZEN,
+                verbose=self.verbose and remember,
             ) as progress,
         ):
             return _FrozenRun(self, encoder, memo, progress).rows_of(images, finish)
+
+    def _projected(self, images, remember):
+        """Embed as the whole encoder does, whose own cache may know the images."""
+        embedder = CLIPEmbedder(**self.get_params())
+        if remember:
+            return embedder.transform(images)
+        return embedder._embed_apart(images).rows
 
 
 class _FrozenPart:
@@ -120,6 +133,8 @@ class _FrozenPart:
 
 class _FrozenRun(EmbeddingRun):
     """A run whose rows are handed on as they come, in their own number format."""
+
+    remedy = "Repair or remove it."
 
     def rows_of(self, images, finish):
         self._finish, self._waiting, self._out = finish, [], None
@@ -167,6 +182,10 @@ class ImageRows:
     def __init__(self, encoder, images, augment, seed):
         self.encoder, self.images = encoder, images
         self.augment, self.seed = augment, seed
+        if augment:
+            # Now, as an error in a batch would count from the start of the batch.
+            for index, image in enumerate(images):
+                read_image(image, f"at index {index}", apply_exif=encoder.apply_exif)
         self._rows = None if augment else encoder.rows_of(images)
 
     def __call__(self, indices, epoch=None):
@@ -199,5 +218,9 @@ class ImageRows:
             apply_exif=self.encoder.apply_exif,
             n_jobs=-1 if threads == "auto" else threads,
         )
-        nothing = EmbeddingMemo(max_bytes=0)
-        return self.encoder.rows_of([view for (view,) in views], memo=nothing)
+        return self.encoder.rows_of([view for (view,) in views], remember=False)
+
+    def names(self, indices):
+        """Name images in a message, the first few of them."""
+        named = [f"{name_of(self.images[i])} at index {i}" for i in indices[:MAX_NAMED]]
+        return ", ".join(named) + (", …" if len(indices) > MAX_NAMED else "")

@@ -112,5 +112,6 @@ def name_of(image):
         For messages.
     """
     if isinstance(image, (str, os.PathLike)):
-        return repr(os.fspath(image))
+        path = os.fspath(image)
+        return repr(str(path) if isinstance(path, str) else path)  # not np.str_('…')
     return f"a {type(image).__name__}"

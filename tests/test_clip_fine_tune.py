@@ -11,12 +11,13 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import cross_val_score
 
 from sklearn_clipsid import CLIPEmbedder, CLIPFineTuneClassifier
+from sklearn_clipsid import _clip_fine_tune as clip_fine_tune
 from sklearn_clipsid import _frozen_rows as frozen_rows
 from sklearn_clipsid._clip import _fine_tuning as fine_tuning
 from sklearn_clipsid._clip._fine_tuning import CosineModel
 from sklearn_clipsid._clip._tunable_tower import TunableTower
 from sklearn_clipsid._frozen_rows import FrozenEncoder
-from sklearn_clipsid._pair_split import hold_out_pairs
+from sklearn_clipsid._pair_split import hold_out_pairs, pair_units
 from sklearn_clipsid.persistence import dump
 
 COLOURS = {"GAN": (200, 60, 60), "SD": (60, 200, 60), "real": (60, 60, 200)}
@@ -58,7 +59,7 @@ def _nothing_known():
 
 
 def tuner(name, embedder=None, **params):
-    params = {"class_vectors": "means", "logit_scale": 100, "random_state": 0} | params
+    params = {"class_vectors": "means", "logit_scale": 10, "random_state": 0} | params
     return CLIPFineTuneClassifier(
         CLIPEmbedder(name, name, **(embedder or {})), **params
     )
@@ -90,7 +91,7 @@ def same_state(one, other):
 @pytest.mark.parametrize("train", MODES)
 def test_untrained_it_is_the_class_mean_classifier(train, tiny_clip, paths):
     X = CLIPEmbedder(tiny_clip, tiny_clip, features="projected").fit_transform(paths)
-    logits = 100 * unit(X) @ class_means(X, Y).T
+    logits = 10 * unit(X) @ class_means(X, Y).T
     model = tuner(tiny_clip, train=train, **STILL).fit(paths, Y)
     assert (model.predict(paths) == model.classes_[logits.argmax(axis=1)]).all()
     proba = model.predict_proba(paths)
@@ -215,15 +216,104 @@ def test_class_weights_are_weights_in_the_loss(tiny_clip, paths):
     X = CLIPEmbedder(tiny_clip, tiny_clip, features="projected").fit_transform(paths)
     X, y, images = X[:9], Y[:9], paths[:9]  # four, four and one
     codes = np.unique(y, return_inverse=True)[1]
-    losses = -log_softmax(100 * unit(X) @ class_means(X, y).T, axis=1)
+    losses = -log_softmax(5 * unit(X) @ class_means(X, y).T, axis=1)
     losses = losses[np.arange(9), codes]
-    model = tuner(tiny_clip, train="head", class_weight="balanced", **STILL)
-    model.fit(images, y)
+    model = tuner(tiny_clip, train="head", logit_scale=5, **STILL)
+    assert model.fit(images, y).loss_curve_ == pytest.approx([losses.mean()], rel=1e-4)
+    model.set_params(class_weight="balanced").fit(images, y)
     expected = np.mean([losses[codes == code].mean() for code in range(3)])
+    assert expected > losses.mean() + 0.01
     assert model.loss_curve_ == pytest.approx([expected], rel=1e-4)
 
 
-# Training ----------------------------------------------------------------------------
+def test_class_weights_of_partial_fit_do_not_depend_on_the_call(tiny_clip, paths):
+    X = CLIPEmbedder(tiny_clip, tiny_clip, features="projected").fit_transform(paths)
+    losses = -log_softmax(5 * unit(X) @ class_means(X, Y).T, axis=1)
+    model = tuner(tiny_clip, train="head", logit_scale=5, **STILL).fit(paths, Y)
+    model.set_params(class_weight={"SD": 2, "real": 0})
+    for label, weight in {"GAN": 1, "SD": 2, "real": 0}.items():
+        rows = label == Y
+        model.partial_fit(paths[rows], Y[rows])
+        loss = weight * losses[rows][:, model.classes_ == label].mean()
+        assert model.loss_curve_[-1] == pytest.approx(loss, rel=1e-4)
+    with pytest.raises(ValueError, match="Got class_weight='balanced' in partial_fit"):
+        model.set_params(class_weight="balanced").partial_fit(paths, Y)
+
+
+# Training, step by step --------------------------------------------------------------
+
+
+def test_training_is_adamw_with_warm_up_cosine_decay_and_clipping(tiny_clip, paths):
+    params = {"batch_size": 5, "max_iter": 3, "n_blocks": 1, "warmup_fraction": 0.3}
+    model = tuner(
+        tiny_clip,
+        **params,
+        class_vectors="text",
+        learning_rate_init=1e-3,
+        head_learning_rate_init=1e-2,
+        alpha=0.1,
+        max_grad_norm=2.5,
+        class_weight={"GAN": 3},
+    ).fit(paths, Y)
+    losses, tensors, norms = by_hand(model, paths)
+    assert model.loss_curve_ == pytest.approx(losses, rel=1e-5)
+    for name, array in model.tensors_.items():
+        if not name.endswith("in_proj_bias"):  # that of keys has a gradient of zero
+            np.testing.assert_allclose(array, tensors[name], atol=1e-4)
+    assert max(norms) > 2.5 > min(norms)  # some gradients were clipped
+
+
+def by_hand(model, paths):
+    """Train the last block as the docstring says, with an optimiser of torch."""
+    import torch
+    from torch.nn.functional import cross_entropy, normalize
+
+    embedder = model.embedder_
+    encoder = FrozenEncoder.of(embedder, "blocks", 1, 1)
+    rows, tower = encoder.rows_of(list(paths)), encoder.tunable
+    vectors = unit(embedder.embed_text(model.captions_))
+    start = tower.start(0) | {"vectors": vectors, "t": np.float32(np.log(10))}
+    tensors = {k: v.requires_grad_() for k, v in tower.to_tensors(start).items()}
+    head = ("vectors", "t")
+    groups = [
+        {
+            "params": [x],
+            "peak": 1e-2 if name in head else 1e-3,
+            "weight_decay": 0.1 if x.ndim > 1 and name not in head else 0,
+        }
+        for name, x in tensors.items()
+    ]
+    optimiser = torch.optim.AdamW(groups)
+    codes = np.unique(Y, return_inverse=True)[1]
+    weights = np.where(codes == 0, 3, 1) / np.where(codes == 0, 3, 1).mean()
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    losses, norms = [], []
+    n_steps, n_warm = 9, 3
+    for epoch in range(3):
+        order = np.random.default_rng([seed, epoch]).permutation(12)
+        total = 0
+        for i, batch in enumerate((order[:5], order[5:10], order[10:])):
+            f = normalize(tower.embed(tensors, rows[batch])[1], dim=1)
+            logits = tensors["t"].exp() * f @ normalize(tensors["vectors"], dim=1).T
+            each = cross_entropy(logits, torch.tensor(codes[batch]), reduction="none")
+            loss = (torch.tensor(weights[batch], dtype=torch.float32) * each).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            squares = sum((x.grad**2).sum() for x in tensors.values())
+            norms.append(float(squares) ** 0.5)
+            for x in tensors.values():
+                x.grad *= min(1, 2.5 / norms[-1])
+            step = 3 * epoch + i
+            share = (step + 1) / n_warm
+            if step >= n_warm:
+                share = (1 + np.cos(np.pi * (step - n_warm) / (n_steps - n_warm))) / 2
+            for group in optimiser.param_groups:
+                group["lr"] = share * group["peak"]
+            optimiser.step()
+            total += loss.item() * len(batch)
+        losses.append(total / 12)
+    arrays = {name: x.detach().numpy() for name, x in tensors.items()}
+    return losses, arrays, norms
 
 
 @pytest.mark.parametrize("train", MODES)
@@ -274,32 +364,55 @@ def test_training_stops_when_the_validation_loss_falls_no_more(tiny_clip, paths)
 
 
 def test_the_state_of_the_lowest_validation_loss_is_kept(tiny_clip, paths):
-    # A rate at which the loss rises again.
-    params = {"train": "head", "head_learning_rate_init": 0.5, "early_stopping": True}
-    model = tuner(tiny_clip, **params, max_iter=9, n_iter_no_change=9).fit(paths, Y)
-    best = int(model.validation_loss_curve_.argmin())
-    assert best < model.n_iter_ - 1
+    # A rate at which the loss rises again, on labels that the colours do not tell.
+    model = tuner(
+        tiny_clip,
+        train="head",
+        head_learning_rate_init=0.5,
+        logit_scale=5,
+        warmup_fraction=0,
+        batch_size=4,
+        max_iter=9,
+        n_iter_no_change=9,
+        early_stopping=True,
+        validation_fraction=0.25,
+    )
+    y = np.roll(Y, 2)
+    losses = model.fit(paths, y).validation_loss_curve_
+    best = int(losses.argmin())
+    assert best < len(losses) - 1 and losses[best] < losses[-1] - 0.01
     X = unit(
         CLIPEmbedder(tiny_clip, tiny_clip, features="projected").fit_transform(paths)
     )
-    codes = np.unique(Y, return_inverse=True)[1]
-    held_out = hold_out_pairs(codes, None, 0.1, np.random.RandomState(0))[1]
+    codes = np.unique(y, return_inverse=True)[1]
+    random_state = np.random.RandomState(0)
+    held_out = hold_out_pairs(codes, np.arange(12), 0.25, random_state)[1]
     logits = model.logit_scale_ * X[held_out] @ unit(model.class_vectors_).T
-    losses = -log_softmax(logits, axis=1)[np.arange(len(held_out)), codes[held_out]]
-    assert losses.mean() == pytest.approx(model.validation_loss_curve_[best], rel=1e-4)
+    expected = -log_softmax(logits, axis=1)[np.arange(len(held_out)), codes[held_out]]
+    assert expected.mean() == pytest.approx(losses[best], rel=1e-4)
+
+
+def test_auto_stops_early_where_there_are_images_enough(tiny_clip, paths, monkeypatch):
+    model = tuner(tiny_clip, train="head", max_iter=1)
+    assert model.fit(paths, Y).validation_loss_curve_ is None
+    monkeypatch.setattr(clip_fine_tune, "MIN_SAMPLES_TO_STOP_EARLY", 12)
+    assert model.fit(paths, Y).validation_loss_curve_.shape == (1,)
+    of_one_pair = np.column_stack([Y, np.full(12, "motif")])
+    assert model.fit(paths, Y, of_one_pair).validation_loss_curve_ is None
 
 
 def test_pairs_are_held_out_as_a_whole_and_every_class_keeps_images(rng):
     codes = rng.integers(0, 4, 400)
     pair = rng.integers(0, 150, 400)
     groups = np.column_stack([np.full(400, "g"), pair.astype(str)])
-    train, held_out = hold_out_pairs(codes, groups, 0.2, np.random.RandomState(0))
+    unit = pair_units(groups, 400)
+    train, held_out = hold_out_pairs(codes, unit, 0.2, np.random.RandomState(0))
     assert sorted([*train, *held_out]) == list(range(400))
     assert not set(pair[train]) & set(pair[held_out])
     shares = np.bincount(codes[held_out]) / np.bincount(codes)
     assert (shares > 0.15).all() and (shares < 0.21).all()
     train, held_out = hold_out_pairs(
-        np.array([0, 0, 1]), None, 0.9, np.random.RandomState(0)
+        np.array([0, 0, 1]), np.arange(3), 0.9, np.random.RandomState(0)
     )
     assert len(held_out) == 1 and held_out[0] < 2
 
@@ -307,11 +420,13 @@ def test_pairs_are_held_out_as_a_whole_and_every_class_keeps_images(rng):
 BROKEN_OFF = {"max_iter": 5, "batch_size": 5, "early_stopping": True}
 
 
-@pytest.mark.parametrize("train", MODES)
+@pytest.mark.parametrize(
+    ("train", "augment"), [*((mode, False) for mode in MODES), ("blocks", True)]
+)
 def test_training_that_was_broken_off_ends_with_the_same_weights(
-    train, tiny_clip, paths, tmp_path, monkeypatch
+    train, augment, tiny_clip, paths, tmp_path, monkeypatch
 ):
-    params = BROKEN_OFF | {"train": train, "class_vectors": "text"}
+    params = BROKEN_OFF | {"train": train, "augment": augment, "class_vectors": "text"}
     whole = tuner(tiny_clip, **params).fit(paths, Y)
     model = tuner(tiny_clip, **params, checkpoint_dir=tmp_path / "kept")
 
@@ -324,6 +439,7 @@ def test_training_that_was_broken_off_ends_with_the_same_weights(
         patched.setattr(fine_tuning._Run, "_visit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             model.fit(paths, Y)
+    assert whole.loss_curve_.max() > 0.01
     assert same_state(model.fit(paths, Y), whole)
     # Finished training is answered from its file, other training has its own.
     (file,) = (tmp_path / "kept").iterdir()
@@ -349,7 +465,7 @@ def killed_in_the_third_epoch(run, epoch, visit=_fine_tuning._Run._visit):
 _fine_tuning._Run._visit = killed_in_the_third_epoch
 CLIPFineTuneClassifier(
     CLIPEmbedder({tiny_clip!r}, {tiny_clip!r}), **{BROKEN_OFF!r}, random_state=0,
-    class_vectors="means", logit_scale=100, checkpoint_dir={str(tmp_path)!r},
+    class_vectors="means", logit_scale=10, checkpoint_dir={str(tmp_path)!r},
 ).fit({paths.tolist()!r}, {Y.tolist()!r})
 """
     done = subprocess.run(
@@ -363,25 +479,80 @@ CLIPFineTuneClassifier(
     assert [file] == list(tmp_path.iterdir()) and file.read_bytes() != before
 
 
+def test_only_the_very_same_training_is_taken_up(
+    tiny_clip, paths, tmp_path, write_tiny_clip
+):
+    model = tuner(tiny_clip, train="head", max_iter=1, checkpoint_dir=tmp_path / "kept")
+    other = write_tiny_clip(tmp_path / "other", seed=1)
+    stopping = {"early_stopping": True, "validation_fraction": 0.25}
+    trainings = [
+        (model, paths, Y),
+        (model, np.roll(paths, 1), Y),
+        (model, paths, np.roll(Y, 1)),
+        (clone(model).set_params(random_state=1), paths, Y),
+        (clone(model).set_params(class_weight={"SD": 2}), paths, Y),
+        (clone(model).set_params(augment=True), paths, Y),
+        (clone(model).set_params(**stopping), paths, Y),
+        (clone(model).set_params(embedder=CLIPEmbedder(other, other)), paths, Y),
+    ]
+    for n_files, (one, images, labels) in enumerate(trainings, start=1):
+        one.fit(images, labels)
+        assert len(list((tmp_path / "kept").iterdir())) == n_files
+    # What decides nothing, and numbers of NumPy, make no other training.
+    same = clone(model).set_params(
+        verbose=True, n_blocks=1, max_iter=np.int64(1), alpha=np.float64(0.01)
+    )
+    assert same_state(same.fit(paths, Y), model.fit(paths, Y))
+    assert len(list((tmp_path / "kept").iterdir())) == len(trainings)
+
+
+def test_a_fit_that_was_broken_off_leaves_no_half_of_a_model(
+    tiny_clip, paths, monkeypatch
+):
+    model = tuner(tiny_clip, train="head", max_iter=1).fit(paths, Y)
+
+    def interrupted(run, epoch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fine_tuning._Run, "_visit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(paths, np.where(Y == "GAN", "FLUX", Y))
+    with pytest.raises(NotFittedError):
+        model.predict(paths)
+    model.partial_fit(paths, Y, classes=np.unique(Y))
+    assert model.classes_.tolist() == ["GAN", "SD", "real"]
+
+
 def test_a_damaged_checkpoint_is_named(tiny_clip, paths, tmp_path):
+    from safetensors.numpy import save_file
+
     model = tuner(tiny_clip, train="head", max_iter=1, checkpoint_dir=tmp_path)
     model.fit(paths, Y)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match=r"cannot be read .* delete it to start anew"):
-        model.fit(paths, Y)
+    for damage in (
+        lambda: file.write_bytes(b"no checkpoint"),
+        lambda: save_file({"now x": np.zeros(1)}, file, {"history": "{}"}),
+    ):
+        damage()
+        with pytest.raises(ValueError, match=r"cannot be read .* delete it to start"):
+            model.fit(paths, Y)
 
 
 @pytest.mark.parametrize(
     ("bad", "named", "kept"),
     [
-        (2, r"Got a loss of nan .* in batch 2 of 3 of epoch 1 \(images", "the start"),
+        (
+            2,
+            r"Got a loss of nan .* in batch 2 of 3 of epoch 1 \('.*png' at",
+            "the start",
+        ),
         (4, "Got a loss of nan after epoch 1", "the start"),
         (6, "in batch 2 of 3 of epoch 2", "that after epoch 1"),
     ],
 )
 def test_a_loss_that_is_not_finite_ends_training_with_the_last_sound_state(
-    bad, named, kept, tiny_clip, paths, monkeypatch
+    bad, named, kept, tiny_clip, paths, tmp_path, monkeypatch
 ):
     calls, loss = [], CosineModel.loss
 
@@ -390,7 +561,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_the_last_sound_state(
         return loss(*args) * (np.nan if calls[-1] == bad else 1)
 
     start = tuner(tiny_clip, **STILL).fit(paths, Y)
-    model = tuner(tiny_clip, batch_size=5)
+    model = tuner(tiny_clip, batch_size=5, max_iter=3, checkpoint_dir=tmp_path)
     monkeypatch.setattr(CosineModel, "loss", failing)
     with pytest.warns(ConvergenceWarning, match=f"{named}.*state kept is {kept}"):
         model.fit(paths, Y)
@@ -399,6 +570,28 @@ def test_a_loss_that_is_not_finite_ends_training_with_the_last_sound_state(
     assert is_start == (kept == "the start")
     assert model.n_iter_ == (0 if is_start else 1)
     assert np.isfinite(model.predict_proba(paths)).all()
+    # It is not remembered: the next training goes on.
+    assert model.fit(paths, Y).n_iter_ == 3
+
+
+def test_a_call_of_partial_fit_that_fails_changes_nothing(
+    tiny_clip, paths, monkeypatch
+):
+    model = tuner(tiny_clip, batch_size=5, max_iter=2).fit(paths, Y)
+    before = {name: array.copy() for name, array in model.tensors_.items()}
+    monkeypatch.setattr(CosineModel, "loss", lambda *_: model_loss_of_nan())
+    with pytest.warns(
+        ConvergenceWarning, match="of epoch 3 .* state kept is that before this call"
+    ):
+        model.partial_fit(paths, Y)
+    assert all((before[name] == model.tensors_[name]).all() for name in before)
+    assert model.n_iter_ == 2
+
+
+def model_loss_of_nan():
+    import torch
+
+    return torch.tensor(np.nan, requires_grad=True)
 
 
 @pytest.mark.parametrize("class_vectors", ["means", "text"])
@@ -528,7 +721,8 @@ def refused(model, paths, y, groups=None, match=""):
         ({"caption": "a photo"}, r"Got caption='a photo' but expected '\{label\}'"),
         ({"n_blocks": 4}, "Got n_blocks=4 for tiny-clip but expected at most 3"),
         ({"real_label": "photo"}, r"Got real_label='photo' but expected one of"),
-        ({"class_weight": {"SD": -1}}, "expected weights of at least 0"),
+        ({"class_weight": {"SD": -1}}, "expected finite weights of at least 0"),
+        ({"class_weight": {"SD": np.nan}}, "expected finite weights of at least 0"),
         (
             {"checkpoint_dir": "kept", "random_state": None},
             "Got random_state=None with a checkpoint_dir",
@@ -549,13 +743,20 @@ def test_data_that_do_not_fit_are_refused(tiny_clip, paths, tmp_path):
     refused(model, paths, Y[:5], match="Got y with 5 rows but expected 12")
     refused(model, paths, np.full(12, "SD"), match="Got only one class")
     refused(model, paths[0], Y, match="Got one str")
-    refused(model, paths, Y, ["a"] * 3, match="Got groups with 3 rows")
+    refused(model, paths, None, match="the target y is None")
+    mixed = np.array([*Y[:10], 1, None], dtype=object)
+    refused(model, paths, mixed, match=r"texts and other labels in row\(s\) 10, 11")
+    refused(model, paths, Y, [["a", "b"]] * 3, match="Got groups with 3 rows")
+    refused(model, paths, Y, Y, match="Got groups of one column, which name no pairs")
     of_one_pair = np.column_stack([Y, np.full(12, "motif")])
     stopping = clone(model).set_params(early_stopping=True)
     refused(stopping, paths, Y, of_one_pair, match="no pair can be held out")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    refused(model, [*paths[:11], str(broken)], Y, match=r"at index 11, .*broken.png")
+    for augment in (False, True):
+        model.set_params(augment=augment, batch_size=4)
+        images = [*paths[:11], str(broken)]
+        refused(model, images, Y, match=r"at index 11, .*broken.png.* remove it\.$")
 
 
 def test_labels_that_are_not_known_are_refused(tiny_clip, paths):
@@ -589,7 +790,52 @@ def test_a_tower_that_is_cut_elsewhere_is_refused(tmp_path, write_tiny_clip, pat
     tuner(name, {"features": "projected"}, train="head", **STILL).fit(paths, Y)
 
 
-def test_parameters_that_were_changed_after_fitting_are_noticed(tiny_clip, paths):
-    model = tuner(tiny_clip, n_blocks=2, **STILL).fit(paths, Y)
-    with pytest.raises(ValueError, match=r"set train, n_blocks and lora_rank as they"):
-        model.set_params(n_blocks=1).predict(paths)
+@pytest.mark.parametrize(
+    "changed", [{"train": "head"}, {"train": "lora"}, {"train": "all"}, {"n_blocks": 1}]
+)
+def test_parameters_that_were_changed_after_fitting_are_noticed(
+    changed, tiny_clip, paths
+):
+    model = tuner(tiny_clip, n_blocks=2, **STILL).fit(paths, Y).set_params(**changed)
+    for call in (model.predict, model.embed, lambda X: model.partial_fit(X, Y)):
+        with pytest.raises(ValueError, match=r"set train, n_blocks and lora_rank as"):
+            call(paths)
+
+
+def test_a_text_tower_is_trained_from_the_first_call_or_never(tiny_clip, paths):
+    model = tuner(tiny_clip, train="all", class_vectors="text", **STILL).fit(paths, Y)
+    with pytest.raises(
+        ValueError, match=r"Got class_vectors='means' but expected what"
+    ):
+        model.set_params(class_vectors="means").partial_fit(paths, Y)
+
+
+def test_braces_of_a_caption_are_what_they_are(tiny_clip, paths):
+    model = tuner(tiny_clip, train="head", caption="{x} by {label} {label.upper}")
+    assert model.fit(paths, Y).captions_[0] == "{x} by GAN {label.upper}"
+
+
+def test_the_head_alone_reads_the_cache_of_its_embedder(tiny_clip, paths, tmp_path):
+    cached = {"features": "projected", "cache_dir": tmp_path}
+    embedder = CLIPEmbedder(tiny_clip, tiny_clip, **cached)
+    embedder.fit_transform(paths)
+    model = tuner(tiny_clip, cached, train="head", max_iter=1).fit(paths, Y)
+    model.predict(paths)
+    info = embedder.cache_info()
+    assert (info.misses, info.rows) == (12, 12) and info.hits >= 24
+
+
+def test_values_that_float16_cannot_hold_are_named(tmp_path, write_tiny_clip, paths):
+    from conftest import TINY_CONFIG
+    from safetensors.torch import load_file, save_file
+
+    vision = TINY_CONFIG["vision_cfg"] | {"no_ln_pre": True}
+    name = write_tiny_clip(tmp_path / "m", config=TINY_CONFIG | {"vision_cfg": vision})
+    file = tmp_path / "m" / "open_clip_model.safetensors"
+    tensors = load_file(file)
+    tensors["visual.conv1.weight"] *= 1e8
+    save_file(tensors, file)
+    refused(
+        tuner(name, {"precision": "bf16"}), paths, Y, match="float16 ends at 65504; set"
+    )
+    tuner(name, **STILL).fit(paths, Y)

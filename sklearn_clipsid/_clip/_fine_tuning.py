@@ -58,14 +58,15 @@ class History:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The images of a training run.
+class TrainingSet:
+    """The images of a training run, and their labels.
 
     Parameters
     ----------
-    rows_of : callable
+    rows_of : ImageRows
         ``rows_of(indices, epoch)`` returns what the trained part reads of images;
-        epoch is None where they are to be shown as they are.
+        epoch is None where they are to be shown as they are. ``rows_of.names(indices)``
+        names them.
 
     codes : ndarray of int of shape (n_images,)
         Classes as 0, 1, ….
@@ -77,7 +78,7 @@ class Rows:
         Indices to train on, and to stop on, which may be none.
     """
 
-    rows_of: Callable[[np.ndarray, int | None], np.ndarray]
+    rows_of: Any
     codes: np.ndarray
     weights: np.ndarray
     train: np.ndarray
@@ -166,7 +167,7 @@ class CosineModel:
 def fine_tune(
     model: CosineModel,
     start: Mapping[str, np.ndarray],
-    rows: Rows,
+    rows: TrainingSet,
     recipe: TrainingRecipe,
     *,
     n_done: int = 0,
@@ -183,7 +184,7 @@ def fine_tune(
     start : dict of ndarray
         All trained tensors before training.
 
-    rows : Rows
+    rows : TrainingSet
         The images.
 
     recipe : TrainingRecipe
@@ -214,7 +215,8 @@ def fine_tune(
         on_batch(len(run.history.loss) * len(rows.train))
     while not run.history.is_over:
         run.epoch()
-        if checkpoint is not None:
+        # A failure is not written: its cause may be gone when training is repeated.
+        if checkpoint is not None and not run.history.failure:
             run.write(checkpoint)
     return {name: value.cpu().numpy() for name, value in run.kept.items()}, run.history
 
@@ -226,7 +228,7 @@ class _Run:
         self,
         model: CosineModel,
         start: Mapping[str, np.ndarray],
-        rows: Rows,
+        rows: TrainingSet,
         recipe: TrainingRecipe,
         n_done: int,
         on_batch: Callable[[int], None],
@@ -268,13 +270,14 @@ class _Run:
         """Visit the images once, and decide whether to go on."""
         history, rows = self.history, self.rows
         epoch = len(history.loss)
+        number = self.n_done + epoch + 1
         loss = self._visit(epoch)
         if not history.failure:
             # Without rows to stop on, those of the last step say whether it was sound.
             stop_on = rows.held_out if len(rows.held_out) else self.last_batch
             after = self._loss_of(stop_on)
             if not math.isfinite(after):
-                history.failure = f"a loss of {after:.3g} after epoch {epoch + 1}"
+                history.failure = f"a loss of {after:.3g} after epoch {number}"
         if history.failure:
             history.is_over = True
             return
@@ -285,7 +288,8 @@ class _Run:
         if epoch == 0 or not lowest or after < lowest[0]:
             history.best_epoch, self.kept = epoch, self._copy()
         stale = epoch - history.best_epoch
-        history.is_over = (
+        # Numbers of NumPy would make another kind of boolean, which JSON cannot write.
+        history.is_over = bool(
             stale >= self.recipe.n_iter_no_change or epoch + 1 >= self.n_epochs
         )
 
@@ -314,7 +318,7 @@ class _Run:
                 self.history.failure = (
                     f"a loss of {loss.item():.3g} and a gradient of norm "
                     f"{norm.item():.3g} in batch {i + 1} of {n_batches} of epoch "
-                    f"{epoch + 1} (images {', '.join(map(str, batch[:5]))}, …)"
+                    f"{self.n_done + epoch + 1} ({rows.rows_of.names(batch)})"
                 )
                 return math.nan
             share = recipe.rate(epoch * n_batches + i, self.n_epochs * n_batches)
@@ -373,12 +377,15 @@ class _Run:
                 for key in file.keys():
                     part, name = key.split(" ", 1)
                     parts.setdefault(part, {})[name] = file.get_tensor(key)
+            self._take_up(parts)
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"Got the checkpoint {os.fspath(path)!r}, which cannot be read "
                 f"({error}), but expected one that this training wrote; delete it to "
                 "start anew."
             ) from error
+
+    def _take_up(self, parts: dict[str, dict[str, Any]]) -> None:
         kept = parts.pop("kept")
         if not self.history.is_over:
             # In the order of a new run, in which the norms of gradients are summed.
@@ -389,4 +396,4 @@ class _Run:
                 # AdamW keeps its counter of steps on the CPU.
                 of_x["step"] = of_x["step"].cpu()
                 self.optimiser.state[x] = of_x
-        self.kept = kept
+        self.kept = {name: kept[name] for name in self.tensors}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,6 +19,9 @@ MATRICES = (
     "mlp.c_fc.weight",
     "mlp.c_proj.weight",
 )
+# What updates are added to, of each tower by the first of its blocks: reading it again
+# would take longer than a prediction.
+FIXED: WeakKeyDictionary[ImageTower, dict[int, Any]] = WeakKeyDictionary()
 DOWN, UP = ".lora_down", ".lora_up"  # (rank, n_inputs) and (n_outputs, rank)
 
 
@@ -58,7 +62,6 @@ class TunableTower:
         self._blocks = list(module.transformer.resblocks)
         self._first = 0 if train == "all" else len(self._blocks) - n_blocks
         self._shape = (module.positional_embedding.shape[0], module.conv1.out_channels)
-        self._fixed: dict[str, Any] | None = None
 
     def start(self, seed: int) -> dict[str, np.ndarray]:
         """Return the trained tensors as they are before training.
@@ -99,20 +102,17 @@ class TunableTower:
             Cropped images.
 
         features : str, int or tuple
-            Of the frozen tower, where nothing of the tower is trained; ignored
-            otherwise.
+            Ignored: the frozen part has but one.
 
         Returns
         -------
         rows : ndarray of shape (n_images, n_tokens * width)
             What the first trained block reads. In float16 unless the tower runs in
             fp32: that is finer than bf16 and half as large as float32. With
-            ``train="all"`` the pixels, and with "head" the features that are asked for.
+            ``train="all"`` the pixels.
         """
         import torch
 
-        if self._train == "head":
-            return self._tower.encode(pixels, features)
         if self._train == "all":
             return np.stack(pixels).reshape(len(pixels), -1)
         module = self._tower._module
@@ -120,8 +120,16 @@ class TunableTower:
             x = module._embeds(self._tower._standardise(pixels))  # (n, n_tokens, width)
             for block in self._blocks[: self._first]:
                 x = block(x)
-            kept = torch.float32 if self._tower.precision == "fp32" else torch.float16
-            return x.to(kept).flatten(1).cpu().numpy()
+            if self._tower.precision == "fp32":
+                return x.float().flatten(1).cpu().numpy()
+            rows = x.to(torch.float16)
+            if x.isfinite().all() and not rows.isfinite().all():
+                raise ValueError(
+                    f"Got values of up to {x.abs().max():.3g} in front of the trained "
+                    f"blocks of {self._tower.encoder.name}, but what is kept of them "
+                    "in float16 ends at 65504; set precision='fp32' of the embedder."
+                )
+            return rows.flatten(1).cpu().numpy()
 
     def embed(self, tensors: Mapping[str, Any], rows: np.ndarray) -> Any:
         """Run the trained part.
@@ -251,11 +259,12 @@ class TunableTower:
         """Return every tensor of the trained part, with its low-rank updates added."""
         if self._train != "lora":
             return tensors
-        if self._fixed is None:
+        fixed = FIXED.setdefault(self._tower, {})
+        if self._first not in fixed:
             base = self._base().items()
-            self._fixed = {name: value.to(self.device) for name, value in base}
-        weights = dict(self._fixed)
-        for name in self._fixed:
+            fixed[self._first] = {name: x.to(self.device) for name, x in base}
+        weights = dict(fixed[self._first])
+        for name in list(weights):
             if name + DOWN in tensors:
                 update = tensors[name + UP] @ tensors[name + DOWN]
                 weights[name] = weights[name] + update
