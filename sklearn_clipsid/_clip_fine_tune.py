@@ -40,6 +40,7 @@ from sklearn_clipsid._warn_user import warn_user
 LEARNING_RATES = {"all": 1e-5, "blocks": 5e-5, "lora": 1e-3, "head": 0.0}
 DAMAGED = "the file is damaged or was changed by hand."
 LARGEST_SEED = 2**31 - 1
+SAME = 1e-6  # what rounding may make of a cosine of 1
 
 
 class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
@@ -81,8 +82,7 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         text tower if the weights hold one.
 
     logit_scale : float, default=30.0
-        The factor of the cosines at the start, which is learned. CLIP itself ends at
-        100, with which few images are learned by heart even sooner.
+        The factor of the cosines at the start, which is learned.
 
     real_label : int or str, default=None
         The class of photographs. None takes "real" or 0, if that is a class.
@@ -124,10 +124,11 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
     augment : bool, default=False
         Whether to train on another random view of each image in every epoch: cropped,
         scaled, mirrored and compressed as by `ViewAugmentedClassifier`. The frozen
-        blocks then have to run in every epoch.
+        blocks then run in every epoch.
 
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss.
+        Weights of the classes in the loss. `fit` scales those of the images to a mean
+        of 1; `partial_fit` takes them as they are, and no "balanced".
 
     checkpoint_dir : str or PathLike, default=None
         Folder in which `fit` writes its state after each epoch. `fit` with the same
@@ -192,23 +193,23 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
     .. math:: -\frac{1}{n} \sum_i \log \frac{e^{z_{iy_i}}}{\sum_c e^{z_{ic}}},
         \qquad z_{ic} = e^t \langle N(f(x_i)), N(g_c) \rangle .
 
-    [1]_ trains on pairs of images and captions. Where a batch holds several images of
-    one class, which caption belongs to which image is no question that has an answer,
-    and so the loss is that over the captions of all classes. The learning rates and the
-    number of epochs of [1]_ are not known to us. `predict_synthetic_proba` is
-    1 - P(real).
+    [1]_ tells pairs of images and captions apart within a batch. Where a batch holds
+    several images of one class, several captions are right. So the loss here goes over
+    the captions of all classes. The learning rates and the number of epochs of [1]_ are
+    not known to us. `predict_synthetic_proba` is 1 - P(real).
 
     **What it costs.** What lies before the trained blocks never changes. It is computed
     once for each image and held in memory while `fit` runs: 296 KiB for each image for
-    ViT-B/16 in bf16, twice that in fp32. 512 MiB of it are remembered
-    for other folds.
-    The last block is computed at the class token alone. Two blocks of a ViT-B/16 are 58
-    MB in a file, updates of rank 8 are 0.8 MB; with ``train="all"`` it is the whole
-    tower, 345 MB.
+    ViT-B/16 in bf16, twice that in fp32. 512 MiB of it are remembered for other folds,
+    and nothing of it is written to the `cache_dir` of the embedder, which serves
+    ``train="head"`` alone. Of the last block only what the class token needs is
+    computed. Two blocks of a ViT-B/16 are 54 MB in a file, updates of rank 8 are 0.8
+    MB.
 
     **Held-out images.** Images of one pair are on one side. Pass ``groups`` with pair
     ids in a second column, as to
-    :class:`~sklearn_clipsid.model_selection.LeaveOneGeneratorOut`.
+    :class:`~sklearn_clipsid.model_selection.LeaveOneGeneratorOut`. A cross-validation
+    hands them on to `fit` with ``sklearn.set_config(enable_metadata_routing=True)``.
 
     **Taken up again.** On one machine and on a CPU, training that was broken off ends
     with the weights that it would have had. A checkpoint is a file of arrays named
@@ -247,13 +248,13 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         "lora_rank": [Interval(Integral, 1, None, closed="left")],
         "caption": [str],
         "class_vectors": [StrOptions({"auto", "text", "means"})],
-        "logit_scale": [Interval(Real, 0, None, closed="neither")],
+        "logit_scale": [Interval(Real, 1e-4, 1e4, closed="both")],
         "real_label": "no_validation",
         "learning_rate_init": [
-            Interval(Real, 0, None, closed="left"),
+            Interval(Real, 0, 1e4, closed="both"),
             StrOptions({"auto"}),
         ],
-        "head_learning_rate_init": [Interval(Real, 0, None, closed="left")],
+        "head_learning_rate_init": [Interval(Real, 0, 1e4, closed="both")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -332,9 +333,9 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n_samples,)
             Labels: the generator of each image and "real", or 0 and 1.
 
-        groups : array-like of shape (n_samples,) or (n_samples, 2), default=None
-            Sources, or sources and pair ids. Images of one pair are held out together
-            for early stopping; sources are not used.
+        groups : array-like of shape (n_samples, 2), default=None
+            Sources and pair ids. Images of one pair are held out together for early
+            stopping; sources are not used.
 
         Returns
         -------
@@ -350,10 +351,11 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         weights = self._weights(codes)
         seed = random_state.randint(LARGEST_SEED)
         encoder = self._encoder()
+        model = self._model(encoder)
+        texts = self._text_vectors(encoder)
         images = ImageRows(encoder, images, self.augment, seed)
         rows = TrainingSet(images, codes, weights / weights.mean(), train, held_out)
-        model = self._model(encoder)
-        start = self._start(model, rows, seed)
+        start = self._start(model, rows, seed, texts)
         return self._run(model, start, rows, self._recipe(seed, self.max_iter))
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -391,11 +393,12 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         if first:
             self._start_encoder(images)
         encoder = self._encoder() if first else self._tuned_encoder()[0]
+        model = self._model(encoder)
+        before = self._text_vectors(encoder) if first else self._continued(model)
         images = ImageRows(encoder, images, self.augment, seed)
         all_rows = np.arange(len(codes))
         rows = TrainingSet(images, codes, weights, all_rows, all_rows[:0])
-        model = self._model(encoder)
-        start = self._start(model, rows, seed) if first else self._continued(model)
+        start = self._start(model, rows, seed, before) if first else before
         n_done = 0 if first else self.n_iter_
         return self._run(model, start, rows, self._recipe(seed, None), n_done)
 
@@ -543,6 +546,14 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
                 "expected an integer, or the next run would draw other batches than "
                 "the one it takes up; pass random_state=0."
             )
+        if self.checkpoint_dir is not None:
+            try:
+                os.makedirs(os.path.expanduser(self.checkpoint_dir), exist_ok=True)
+            except OSError as error:
+                raise ValueError(
+                    f"Got checkpoint_dir={self.checkpoint_dir!r}, which cannot be made "
+                    f"({error.strerror}), but expected a folder; pass another."
+                ) from error
 
     def _asked_embedder(self):
         return CLIPEmbedder() if self.embedder is None else self.embedder
@@ -571,7 +582,8 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
             return None
         raise ValueError(
             f"Got real_label={self.real_label!r} but expected one of the classes "
-            f"{classes}; pass the one whose images are photographs."
+            f"{classes}; pass the one whose images are photographs. A fitted model "
+            "takes it by set_params(real_label=...)."
         )
 
     def _known_codes(self, y):
@@ -642,10 +654,17 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
     def _uses_text(self, encoder):
         from sklearn_clipsid._clip._checkpoint import text_tower_kind
 
-        if self.class_vectors == "auto":
-            known = encoder.tower.encoder
-            return "text_cfg" in known.config and bool(text_tower_kind(known.path))
-        return self.class_vectors == "text"
+        known = encoder.tower.encoder
+        if self.class_vectors == "means":
+            return False
+        has_text = "text_cfg" in known.config and bool(text_tower_kind(known.path))
+        if not has_text and self.class_vectors == "text":
+            raise ValueError(
+                f"Got class_vectors='text' for {known.name}, whose checkpoint holds no "
+                "text tower, but expected one of both towers; pass such a checkpoint, "
+                "or class_vectors='means'."
+            )
+        return has_text
 
     def _model(self, encoder):
         """Return what is trained: the tower, and all of the text tower or no part."""
@@ -660,16 +679,30 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
             text = (tower, self.captions_)
         return CosineModel(encoder.tunable, text)
 
-    def _start(self, model, rows, seed):
+    def _text_vectors(self, encoder):
+        """Return what the text tower makes of the captions, None where none is used."""
+        if not self._uses_text(encoder):
+            return None
+        vectors = unit_rows(self.embedder_.embed_text(self.captions_))[0]
+        first, second = np.nonzero(np.triu(vectors @ vectors.T > 1 - SAME, 1))
+        if len(first):
+            alike = [self.captions_[i] for i in (first[0], second[0])]
+            raise ValueError(
+                f"Got the captions {alike[0]!r} and {alike[1]!r}, which are the same "
+                "to the text tower (it ignores case, and what is too long), but "
+                "expected one caption for each class; rename labels, or pass "
+                "class_vectors='means'."
+            )
+        return vectors  # (n_classes, d_projected)
+
+    def _start(self, model, rows, seed, vectors):
         """Return all trained tensors as they are before training."""
         tensors = model.tower.start(seed)
         start = tensors | model.start_of_text()
         start[LOG_SCALE] = np.log(np.array(self.logit_scale, dtype=np.float32))
         if model.trains_text:
             return start
-        if self._uses_text(rows.rows_of.encoder):
-            vectors = unit_rows(self.embedder_.embed_text(self.captions_))[0]
-        else:
+        if vectors is None:
             embed = model.tower.embedder(tensors)
             vectors = class_means(
                 lambda batch: embed(rows.rows_of(batch))[1],
@@ -731,10 +764,9 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         """Return the file that this very training is taken up from, or None."""
         if self.checkpoint_dir is None or recipe.max_iter is None:
             return None
-        os.makedirs(self.checkpoint_dir, exist_ok=True)
         known = {"encoder": self.embedder_.fingerprint_, "captions": self.captions_}
         name = f"{training_key(recipe, start, known, rows)}.safetensors"
-        return os.path.join(self.checkpoint_dir, name)
+        return os.path.join(os.path.expanduser(self.checkpoint_dir), name)
 
     def _store(self, model, tensors, history, n_done):
         self.class_vectors_ = model.class_vector_array(tensors)
@@ -776,7 +808,9 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         classes = np.asarray(getattr(self, "classes_", None))
         vectors = getattr(self, "class_vectors_", None)
         scale = getattr(self, "logit_scale_", None)
-        arrays = dict(self.tensors_, class_vectors_=vectors)
+        captions = getattr(self, "captions_", None)
+        is_dict = isinstance(self.tensors_, dict)
+        arrays = dict(self.tensors_ if is_dict else {}, class_vectors_=vectors)
         for name, value in arrays.items():
             array = np.asarray(value)
             is_float = array.dtype == np.float32
@@ -793,4 +827,14 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
                 f"Got class vectors of shape {vectors.shape} and logit_scale_={scale!r}"
                 f" but expected one vector for each class of {classes.shape} and a "
                 f"positive number; {DAMAGED}"
+            )
+        in_order = np.array_equal(np.unique(classes), classes)
+        named = isinstance(captions, list) and len(captions) == len(classes)
+        embeds = isinstance(getattr(self, "embedder_", None), CLIPEmbedder)
+        if not (is_dict and in_order and named and embeds):
+            raise ValueError(
+                f"Got classes_={classes.tolist()!r}, captions_={captions!r} and "
+                f"tensors_ of {type(self.tensors_).__name__} but expected sorted and "
+                "distinct labels, a caption for each, a dict, and a CLIPEmbedder in "
+                f"embedder_; {DAMAGED}"
             )

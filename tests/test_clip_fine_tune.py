@@ -417,6 +417,7 @@ def test_pairs_are_held_out_as_a_whole_and_every_class_keeps_images(rng):
     assert len(held_out) == 1 and held_out[0] < 2
 
 
+OVER = '{"loss": [0.5], "is_over": true}'
 BROKEN_OFF = {"max_iter": 5, "batch_size": 5, "early_stopping": True}
 
 
@@ -525,14 +526,19 @@ def test_a_fit_that_was_broken_off_leaves_no_half_of_a_model(
 
 
 def test_a_damaged_checkpoint_is_named(tiny_clip, paths, tmp_path):
-    from safetensors.numpy import save_file
+    from safetensors.numpy import load_file, save_file
 
     model = tuner(tiny_clip, train="head", max_iter=1, checkpoint_dir=tmp_path)
     model.fit(paths, Y)
     (file,) = tmp_path.iterdir()
+    with_nan = load_file(file)
+    with_nan["kept class_vectors"][0, 0] = np.nan
     for damage in (
         lambda: file.write_bytes(b"no checkpoint"),
         lambda: save_file({"now x": np.zeros(1)}, file, {"history": "{}"}),
+        lambda: save_file({"now x": np.zeros(1)}, file, {"history": OVER}),
+        lambda: save_file({"kept log_scale": np.zeros(1)}, file, {"history": OVER}),
+        lambda: save_file(with_nan, file, {"history": OVER}),
     ):
         damage()
         with pytest.raises(ValueError, match=r"cannot be read .* delete it to start"):
@@ -547,7 +553,7 @@ def test_a_damaged_checkpoint_is_named(tiny_clip, paths, tmp_path):
             r"Got a loss of nan .* in batch 2 of 3 of epoch 1 \('.*png' at",
             "the start",
         ),
-        (4, "Got a loss of nan after epoch 1", "the start"),
+        (4, "Got a loss of nan and a scale of .* after epoch 1", "the start"),
         (6, "in batch 2 of 3 of epoch 2", "that after epoch 1"),
     ],
 )
@@ -666,6 +672,10 @@ for train in {MODES!r}:
         ({"class_vectors_": np.zeros((2, 32), np.float32)}, "one vector for each"),
         ({"logit_scale_": -1.0}, "a positive number"),
         ({"tensors_": {"proj": "code"}}, "Got proj of dtype <U4"),
+        ({"tensors_": None}, "tensors_ of NoneType but expected"),
+        ({"classes_": np.array(["a", "a", "b"])}, "expected sorted and distinct"),
+        ({"captions_": "code"}, "a caption for each"),
+        ({"embedder_": "code"}, "a CLIPEmbedder in embedder_"),
     ],
     ids=str,
 )
@@ -719,6 +729,9 @@ def refused(model, paths, y, groups=None, match=""):
     ("params", "match"),
     [
         ({"caption": "a photo"}, r"Got caption='a photo' but expected '\{label\}'"),
+        ({"train": "lora", "lora_rank": 65}, "Got lora_rank=65 .* expected at most 64"),
+        ({"logit_scale": 1e60}, "The 'logit_scale' parameter"),
+        ({"checkpoint_dir": __file__}, "Got checkpoint_dir=.* which cannot be made"),
         ({"n_blocks": 4}, "Got n_blocks=4 for tiny-clip but expected at most 3"),
         ({"real_label": "photo"}, r"Got real_label='photo' but expected one of"),
         ({"class_weight": {"SD": -1}}, "expected finite weights of at least 0"),
@@ -775,7 +788,7 @@ def test_labels_that_are_not_known_are_refused(tiny_clip, paths):
 
 def test_a_text_tower_that_is_not_there_is_refused(image_tower_alone, paths):
     model = tuner(image_tower_alone, class_vectors="text")
-    refused(model, paths, Y, match="which holds no text tower")
+    refused(model, paths, Y, match="Got class_vectors='text' for .* no text tower")
     model = tuner(image_tower_alone, class_vectors="auto", train="all", **STILL)
     assert not any(n.startswith("text.") for n in model.fit(paths, Y).tensors_)
 
@@ -808,6 +821,37 @@ def test_a_text_tower_is_trained_from_the_first_call_or_never(tiny_clip, paths):
         ValueError, match=r"Got class_vectors='means' but expected what"
     ):
         model.set_params(class_vectors="means").partial_fit(paths, Y)
+
+
+def test_captions_that_are_one_to_the_text_tower_are_refused(tiny_clip, paths):
+    y = np.where(Y == "GAN", "sd", Y)
+    for train in ("head", "all"):
+        model = tuner(tiny_clip, train=train, class_vectors="text")
+        refused(model, paths, y, match="'a photo from SD' and 'a photo from sd', which")
+    tuner(tiny_clip, train="head", max_iter=1).fit(paths, y)
+
+
+def test_a_scale_that_has_vanished_ends_training(tiny_clip, paths):
+    params = {"head_learning_rate_init": 1e3, "logit_scale": 1e3}
+    model = tuner(tiny_clip, train="head", class_vectors="text", **params)
+    with pytest.warns(ConvergenceWarning, match=r"a scale of the cosines of 0 after"):
+        model.fit(paths, Y)
+    assert model.logit_scale_ == pytest.approx(1e3)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(
+    tiny_clip, paths, tmp_path, monkeypatch
+):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fine_tuning.os, "replace", full)
+    model = tuner(tiny_clip, train="head", max_iter=1, checkpoint_dir=tmp_path)
+    with pytest.raises(
+        OSError, match=r"Could not write the checkpoint .* No space left"
+    ):
+        model.fit(paths, Y)
+    assert not list(tmp_path.iterdir())
 
 
 def test_braces_of_a_caption_are_what_they_are(tiny_clip, paths):

@@ -276,8 +276,12 @@ class _Run:
             # Without rows to stop on, those of the last step say whether it was sound.
             stop_on = rows.held_out if len(rows.held_out) else self.last_batch
             after = self._loss_of(stop_on)
-            if not math.isfinite(after):
-                history.failure = f"a loss of {after:.3g} after epoch {number}"
+            scale = self.tensors[LOG_SCALE].exp().item()
+            if not math.isfinite(after) or not 0 < scale < math.inf:
+                history.failure = (
+                    f"a loss of {after:.3g} and a scale of the cosines of {scale:.3g} "
+                    f"after epoch {number}"
+                )
         if history.failure:
             history.is_over = True
             return
@@ -348,6 +352,7 @@ class _Run:
 
     def write(self, path: str | os.PathLike) -> None:
         """Replace the checkpoint, which is whole at any time."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         parts = {f"kept {name}": value for name, value in self.kept.items()}
@@ -361,6 +366,11 @@ class _Run:
             history = json.dumps(asdict(self.history))
             save_file(parts, partial, metadata={"history": history})
             os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            raise OSError(
+                f"Could not write the checkpoint {os.fspath(path)!r} ({error}); make "
+                "room, or pass another checkpoint_dir."
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -373,12 +383,12 @@ class _Run:
             with safe_open(
                 path, framework="pt", device=self.model.tower.device
             ) as file:
-                self.history = History(**json.loads(file.metadata()["history"]))
+                self.history = _history_of(file.metadata()["history"])
                 for key in file.keys():
                     part, name = key.split(" ", 1)
                     parts.setdefault(part, {})[name] = file.get_tensor(key)
             self._take_up(parts)
-        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"Got the checkpoint {os.fspath(path)!r}, which cannot be read "
                 f"({error}), but expected one that this training wrote; delete it to "
@@ -386,14 +396,36 @@ class _Run:
             ) from error
 
     def _take_up(self, parts: dict[str, dict[str, Any]]) -> None:
-        kept = parts.pop("kept")
-        if not self.history.is_over:
+        is_over = self.history.is_over
+        needed = {"kept"} if is_over else {"kept", "now", "exp_avg", "exp_avg_sq"}
+        for part in needed:
+            self._check_part(parts[part])
+        if not is_over:
             # In the order of a new run, in which the norms of gradients are summed.
-            now = parts.pop("now")
-            self._set({name: now[name].clone() for name in self.tensors})
+            self._set({name: parts["now"][name].clone() for name in self.tensors})
             for name, x in self.tensors.items():
-                of_x = {key: part[name] for key, part in parts.items()}
+                state = {key: parts[key][name] for key in ("exp_avg", "exp_avg_sq")}
                 # AdamW keeps its counter of steps on the CPU.
-                of_x["step"] = of_x["step"].cpu()
-                self.optimiser.state[x] = of_x
-        self.kept = {name: kept[name] for name in self.tensors}
+                state["step"] = parts["step"][name].cpu()
+                self.optimiser.state[x] = state
+        self.kept = {name: parts["kept"][name] for name in self.tensors}
+
+    def _check_part(self, part: dict[str, Any]) -> None:
+        """Raise a ValueError unless a part goes together with what is trained."""
+        if part.keys() != self.tensors.keys():
+            raise ValueError("other tensors")
+        for name, x in part.items():
+            same = x.shape == self.tensors[name].shape
+            if not same or x.dtype != self.tensors[name].dtype:
+                raise ValueError(f"{name} of shape {tuple(x.shape)}, {x.dtype}")
+            if not x.isfinite().all():
+                raise ValueError(f"{name} is not finite")
+
+
+def _history_of(text: str) -> History:
+    """Read a history, or raise an error when it is none."""
+    history = History(**json.loads(text))
+    losses = [*history.loss, *history.validation_loss]
+    if not all(type(loss) is float for loss in losses) or not losses:
+        raise ValueError("a history without losses")
+    return history

@@ -59,9 +59,15 @@ class TunableTower:
             return
         check_trainable(tower, train, n_blocks)
         module = tower._module
+        width = module.conv1.out_channels
+        if train == "lora" and lora_rank > width:
+            raise ValueError(
+                f"Got lora_rank={lora_rank} for {tower.encoder.name} but expected at "
+                f"most {width}, the rank of its matrices; lower lora_rank."
+            )
         self._blocks = list(module.transformer.resblocks)
         self._first = 0 if train == "all" else len(self._blocks) - n_blocks
-        self._shape = (module.positional_embedding.shape[0], module.conv1.out_channels)
+        self._shape = (module.positional_embedding.shape[0], width)
 
     def start(self, seed: int) -> dict[str, np.ndarray]:
         """Return the trained tensors as they are before training.
