@@ -13,6 +13,7 @@ ORDER = [
     "plot_axes.py",
     "plot_concepts.py",
     "plot_ten_shot.py",
+    "plot_fine_tuning.py",
     "plot_quality.py",
     "plot_persist.py",
     "plot_score_folder.py",
