@@ -15,16 +15,18 @@ from sklearn.utils.multiclass import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_clipsid._class_means import class_means
-from sklearn_clipsid._clip._fine_tuning import (
+from sklearn_clipsid._class_vectors import (
+    caption_vectors,
+    class_means,
+    uses_text_tower,
+)
+from sklearn_clipsid._clip._cosine_model import (
     CLASS_VECTORS,
     LOG_SCALE,
     TEXT,
     CosineModel,
-    TrainingRecipe,
-    TrainingSet,
-    fine_tune,
 )
+from sklearn_clipsid._clip._fine_tuning import TrainingRecipe, TrainingSet, fine_tune
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._frozen_rows import FrozenEncoder, ImageRows
 from sklearn_clipsid._groups import check_length, list_rows
@@ -40,7 +42,6 @@ from sklearn_clipsid._warn_user import warn_user
 LEARNING_RATES = {"all": 1e-5, "blocks": 5e-5, "lora": 1e-3, "head": 0.0}
 DAMAGED = "the file is damaged or was changed by hand."
 LARGEST_SEED = 2**31 - 1
-SAME = 1e-6  # what rounding may make of a cosine of 1
 
 
 class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
@@ -652,19 +653,7 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         return encoder, of_image_tower
 
     def _uses_text(self, encoder):
-        from sklearn_clipsid._clip._checkpoint import text_tower_kind
-
-        known = encoder.tower.encoder
-        if self.class_vectors == "means":
-            return False
-        has_text = "text_cfg" in known.config and bool(text_tower_kind(known.path))
-        if not has_text and self.class_vectors == "text":
-            raise ValueError(
-                f"Got class_vectors='text' for {known.name}, whose checkpoint holds no "
-                "text tower, but expected one of both towers; pass such a checkpoint, "
-                "or class_vectors='means'."
-            )
-        return has_text
+        return uses_text_tower(encoder, self.class_vectors)
 
     def _model(self, encoder):
         """Return what is trained: the tower, and all of the text tower or no part."""
@@ -683,17 +672,7 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         """Return what the text tower makes of the captions, None where none is used."""
         if not self._uses_text(encoder):
             return None
-        vectors = unit_rows(self.embedder_.embed_text(self.captions_))[0]
-        first, second = np.nonzero(np.triu(vectors @ vectors.T > 1 - SAME, 1))
-        if len(first):
-            alike = [self.captions_[i] for i in (first[0], second[0])]
-            raise ValueError(
-                f"Got the captions {alike[0]!r} and {alike[1]!r}, which are the same "
-                "to the text tower (it ignores case, and what is too long), but "
-                "expected one caption for each class; rename labels, or pass "
-                "class_vectors='means'."
-            )
-        return vectors  # (n_classes, d_projected)
+        return caption_vectors(self.embedder_, self.captions_)
 
     def _start(self, model, rows, seed, vectors):
         """Return all trained tensors as they are before training."""

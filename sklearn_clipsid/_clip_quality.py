@@ -12,7 +12,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from sklearn_clipsid._adam import Adam, minimize_minibatch
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._finite_rows import check_finite_rows
-from sklearn_clipsid._groups import check_length, list_rows
+from sklearn_clipsid._groups import check_length, list_rows, read_sources
 from sklearn_clipsid._image_sequence import as_images
 from sklearn_clipsid._quality_network import QualityNetwork, score_rows
 from sklearn_clipsid._quality_prompts import FreePrompts, TextPrompts
@@ -278,6 +278,7 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
             The fitted regressor.
         """
         random_state = check_random_state(self.random_state)
+        vars(self).pop("coefs_", None)  # not fitted until training has ended
         y = self._read_scores(y, X)
         train, held_out = self._split(len(y), groups, random_state)
         self.embedder_ = self._make_embedder()
@@ -306,7 +307,7 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
         scores : ndarray of shape (n_samples,)
             In the units of the training scores; not clipped to their range.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "coefs_")
         X = self._unit_features(X)
         X = (X - self.feature_mean_) * self.feature_scale_  # (n_samples, d_image)
         (W1, w2), (b1, b2) = self.coefs_, self.intercepts_
@@ -357,7 +358,13 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
             )
         if not isinstance(self.embedder, str):
             X = as_images(X)
-        y = column_or_1d(y, dtype=np.float64, warn=True)
+        try:
+            y = column_or_1d(y, dtype=np.float64, warn=True)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Got y that is no column of numbers ({error}) but expected the "
+                "opinion score of each image; pass a 1d array of numbers."
+            ) from error
         check_length(y, _num_samples(X), "y")
         not_finite = ~np.isfinite(y)
         if not_finite.any():
@@ -376,14 +383,19 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
                 f"Got y with the same score ({y[0]:g}) for all {len(y)} images but "
                 "expected scores that differ; add images of other quality."
             )
-        self.target_mean_, self.target_scale_ = float(y.mean()), float(y.std())
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.target_mean_, self.target_scale_ = float(y.mean()), float(y.std())
+        if not 0 < self.target_scale_ < np.inf:
+            raise ValueError(
+                f"Got y with a standard deviation of {self.target_scale_:g} but "
+                "expected a number above 0; rescale the scores, to 0 to 100 say."
+            )
         return y
 
     def _split(self, n_samples, groups, random_state):
         """Return the rows to train on, and those to stop on."""
         if groups is not None:
-            groups = column_or_1d(groups)
-            check_length(groups, n_samples, "groups")
+            groups = read_sources(column_or_1d(groups), n_samples)[1]
         n_groups = n_samples if groups is None else len(np.unique(groups))
         enough = n_samples >= MIN_SAMPLES_TO_STOP_EARLY and n_groups > 1
         if not (enough if self.early_stopping == "auto" else self.early_stopping):
@@ -451,7 +463,8 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
             mean = X.mean(axis=0, dtype=np.float64)
             spread = float(np.sqrt(X.var(axis=0, dtype=np.float64).mean()))
         self.feature_mean_ = mean
-        self.feature_scale_ = 1 / spread if spread > 0 else 1.0
+        # Less is what rounding makes of unit rows that are all the same.
+        self.feature_scale_ = 1 / spread if spread > 1e-6 else 1.0
         return ((X - mean) * self.feature_scale_).astype(X.dtype)
 
     def _minimise(self, network, X, y, train, held_out, random_state):
@@ -501,7 +514,10 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
             fits = [a.shape for a in (w2, b1, b2, self.feature_mean_)] == shapes
             fits &= n_inputs == d + self.prompt_features_.size
             scales = (self.feature_scale_, self.target_mean_, self.target_scale_)
+            fits &= self.feature_scale_ > 0 and self.target_scale_ > 0
+            fits &= len(self.prompt_features_) == len(self.quality_words)
             arrays = (W1, w2, b1, b2, self.feature_mean_, self.prompt_features_)
+            fits &= all(array.dtype.kind == "f" for array in arrays)
             fits &= all(np.isfinite(array).all() for array in (*arrays, *scales))
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(

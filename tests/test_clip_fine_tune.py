@@ -14,7 +14,7 @@ from sklearn_clipsid import CLIPEmbedder, CLIPFineTuneClassifier
 from sklearn_clipsid import _clip_fine_tune as clip_fine_tune
 from sklearn_clipsid import _frozen_rows as frozen_rows
 from sklearn_clipsid._clip import _fine_tuning as fine_tuning
-from sklearn_clipsid._clip._fine_tuning import CosineModel
+from sklearn_clipsid._clip._cosine_model import CosineModel
 from sklearn_clipsid._clip._tunable_tower import TunableTower
 from sklearn_clipsid._frozen_rows import FrozenEncoder
 from sklearn_clipsid._pair_split import hold_out_pairs, pair_units

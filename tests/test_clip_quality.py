@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import check_grad
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -259,6 +260,8 @@ def test_groups_are_routed_without_asking(table):
         ([1, np.nan, 3, np.inf], r"NaN or infinite for row\(s\) 1, 3.*leave out"),
         ([2, 2, 2, 2], r"same score \(2\) for all 4 images"),
         ([1, 2, 3], "Got y with 3 rows but expected 4"),
+        (["1", "n/a", "2", "3"], "Got y that is no column of numbers .*'n/a'"),
+        ([1e300, -1e300, 0, 0], "Got y with a standard deviation of inf"),
     ],
 )
 def test_scores_that_cannot_be_learned_are_refused(y, problem, image_tower, encoded):
@@ -309,6 +312,25 @@ def test_one_group_cannot_be_set_aside(table):
         regressor.fit(X, y, groups=np.zeros(300))
     with pytest.raises(ValueError, match="Got groups with 2 rows but expected 300"):
         regressor.fit(X, y, groups=[0, 1])
+    with pytest.raises(ValueError, match=r"Got no value of groups for row\(s\) 0, 1"):
+        regressor.fit(X, y, groups=[None, None, *range(298)])
+
+
+def test_a_fit_that_fails_leaves_no_half_of_a_model(image_tower, image_files):
+    regressor = CLIPQualityRegressor(embedder_of(image_tower), **SMALL)
+    regressor.fit(image_files, SCORES)
+    with pytest.raises(ValueError, match="no such file"):
+        regressor.fit([*image_files[:8], "no such file"], 100 * SCORES)
+    with pytest.raises(NotFittedError):
+        regressor.predict(image_files)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_features_that_are_all_the_same_are_not_blown_up(dtype, table):
+    X = np.ones((300, 6), dtype=dtype)
+    regressor = CLIPQualityRegressor("passthrough", **SMALL).fit(X, table[1])
+    near = regressor.predict(X + np.eye(300, 6, dtype=dtype) / 100)
+    assert np.abs(near - table[1].mean()).max() < 3 * table[1].std()
 
 
 def test_rows_of_unreadable_images_are_named(image_tower, image_files, tmp_path):
@@ -385,6 +407,8 @@ def test_other_base_weights_are_refused(saved, write_tiny_clip, image_files, tmp
         ("coefs_", None),
         ("intercepts_", [np.full(8, np.nan), np.zeros(1)]),
         ("target_scale_", np.inf),
+        ("target_scale_", -1.0),
+        ("coefs_", [np.zeros((12, 8), complex), np.zeros(8)]),
         ("prompt_features_", np.zeros((1, 1))),
     ],
 )

@@ -75,8 +75,11 @@ def test_images_elsewhere_are_found_for_the_message(write):
         FileNotFoundError, match=r"Got 3 of 3 images.*pass image_folder='.*allimg'"
     ):
         load_quality_scores(table)
-    with pytest.raises(FileNotFoundError, match="the folder that holds them"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere', which is no folder"):
         load_quality_scores(table, table.parent / "nowhere")
+    (table.parent / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="the folder that holds them"):
+        load_quality_scores(table, table.parent / "empty")
 
 
 def test_one_missing_image_is_named(write):
@@ -97,6 +100,9 @@ def test_a_missing_table_is_named(tmp_path):
         ("mos_align", "align", r"those of AGIQA-3K or AIGCIQA2023; for AGIQA-3K"),
         ("0.9,0.2", "n/a,0.2", r"Got mos_quality='n/a' in line 2"),
         ("0.9,0.2", "nan,0.2", r"Got mos_quality='nan' in line 2"),
+        ("0.9,0.2", "0_9,0.2", r"Got mos_quality='0_9' in line 2"),
+        ("0.9,0.2", "0.9,-2", r"Got std_quality='-2' .* at least 0"),
+        ("mos_align", "prompt", r"Got the columns \['prompt'\] more than once"),
         ("0.9,0.2", "0.9", "another number of cells than the 9"),
         ("AttnGAN_normal_000.jpg", " ", "an empty name in line 2"),
         ("midjourney_lowstep_001", "AttnGAN_normal_000", "1 images more than once"),
@@ -119,5 +125,6 @@ def test_a_score_that_a_set_does_not_have_is_refused(write):
 
 
 def test_aigciqa2023_numbers_its_images(write):
-    with pytest.raises(ValueError, match=r"Got the name 'four\.png'"):
-        load_quality_scores(write(AIGCIQA.replace("4.png", "four.png")))
+    for name in ("four", "2400"):
+        with pytest.raises(ValueError, match=rf"Got the name '{name}\.png'"):
+            load_quality_scores(write(AIGCIQA.replace("4.png", f"{name}.png")))

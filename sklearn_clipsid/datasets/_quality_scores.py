@@ -26,6 +26,7 @@ LAYOUTS = {
         "correspondence": ("correspondence_mos", "correspondence_std"),
     },
 }
+N_MODELS = 6
 IMAGES_OF_A_MODEL = 400  # in AIGCIQA2023, which numbers its images model by model
 
 
@@ -147,7 +148,7 @@ def _read_table(
         reader = csv.DictReader(stream, strict=True)
         try:
             layout = _find_layout(reader.fieldnames or [], table)
-            if score not in LAYOUTS[layout]:
+            if not isinstance(score, str) or score not in LAYOUTS[layout]:
                 raise ValueError(
                     f"Got score={score!r} but expected one of {[*LAYOUTS[layout]]}, "
                     f"the scores of {layout}; choose one."
@@ -168,6 +169,12 @@ def _read_table(
 
 
 def _find_layout(columns: Sequence[str], table: Path) -> str:
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"Got the columns {repeated} more than once in {str(table)!r} but expected "
+            "each once; remove the others."
+        )
     missing = {}
     for layout, scores in LAYOUTS.items():
         needed = [
@@ -204,22 +211,23 @@ def _parse_rows(
                 "in or remove the row."
             )
         yield OpinionRecord(
-            os.path.join(folder, name),
+            os.path.normpath(os.path.join(folder, name)),
             _number(row[mean_column], mean_column, where),
-            _number(row[std_column], std_column, where),
+            _number(row[std_column], std_column, where, least=0),
             _generator_of(name, layout, where),
             row["prompt"].strip(),
         )
 
 
-def _number(text: str, column: str, where: str) -> float:
+def _number(text: str, column: str, where: str, least: float = -math.inf) -> float:
     try:
-        number = float(text)
+        number = math.nan if "_" in text else float(text)  # Python reads 2_5 as 25
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
+    if not math.isfinite(number) or number < least:
+        expected = "a number" if least < 0 else f"a number of at least {least:g}"
         raise ValueError(
-            f"Got {column}={text!r} in {where} but expected a number; correct it or "
+            f"Got {column}={text!r} in {where} but expected {expected}; correct it or "
             "remove the row."
         )
     return number
@@ -229,10 +237,10 @@ def _generator_of(name: str, layout: str, where: str) -> str:
     stem = Path(name).stem
     if layout == "AGIQA-3K":
         return stem.partition("_")[0]
-    if not stem.isdecimal():
+    if not stem.isdecimal() or int(stem) >= N_MODELS * IMAGES_OF_A_MODEL:
         raise ValueError(
-            f"Got the name {name!r} in {where} but expected a number, as AIGCIQA2023 "
-            "names its images; correct it or remove the row."
+            f"Got the name {name!r} in {where} but expected a number from 0 to 2399, "
+            "as AIGCIQA2023 names its images; correct it or remove the row."
         )
     return str(int(stem) // IMAGES_OF_A_MODEL)
 
@@ -248,14 +256,16 @@ def _check_images(records: list[OpinionRecord], folder: Path) -> None:
     missing = [path for path in paths if not os.path.isfile(path)]
     if not missing:
         return
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Got image_folder={str(folder)!r}, which is no folder, but expected the "
+            "one that holds the images; correct the path."
+        )
     hint = "pass the folder that holds them as image_folder"
-    if folder.is_dir():
-        wanted = Path(missing[0]).name
-        found = [
-            name for name in list_image_files(folder)[0] if wanted in Path(name).parts
-        ]
-        if found:
-            hint = f"pass image_folder={str((folder / found[0]).parent)!r}"
+    wanted = Path(missing[0]).name
+    found = [name for name in list_image_files(folder)[0] if wanted in Path(name).parts]
+    if found:
+        hint = f"pass image_folder={str((folder / found[0]).parent)!r}"
     raise FileNotFoundError(
         f"Got {len(missing)} of {len(paths)} images that are not in {str(folder)!r} "
         f"but expected every image to be there; {hint}, or remove their rows: "
