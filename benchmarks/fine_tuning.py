@@ -23,8 +23,19 @@ from sklearn_clipsid.datasets import load_image_folder
 from sklearn_clipsid.model_selection import LeaveOneGeneratorOut
 from sklearn_clipsid.persistence import dump
 
-# Epochs of each mode, after `--parts settings`; training ends with all of them.
-EPOCHS = {"head": 10, "lora": 5, "blocks": 3, "all": 3}
+# What `--parts settings` tries, and the epochs of each mode.
+SETTINGS = [
+    {"learning_rate_init": rate, "batch_size": size, "max_iter": n_epochs}
+    for rate, size, n_epochs in (
+        (2e-5, 32, 5),
+        (5e-5, 32, 3),
+        (5e-5, 16, 3),
+        (1e-4, 32, 2),
+        (1e-4, 16, 2),
+        (1e-4, 16, 3),
+    )
+]
+EPOCHS = {"head": 10, "lora": 5, "blocks": 2, "all": 3}
 
 
 class Images:
@@ -49,10 +60,10 @@ class Images:
         self.motif = np.where(pair_id == "", own, pair_id)
         self.groups = np.column_stack([self.source, pair_id])
 
-    def folds(self, rows=None, n_splits=5):
+    def folds(self, rows=None, seed=0):
         """Return folds that keep pairs together and the classes in proportion."""
         rows = np.arange(len(self.X)) if rows is None else rows
-        splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=0)
+        splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         splits = splitter.split(rows, self.y[rows], self.motif[rows])
         return [(rows[train], rows[test]) for train, test in splits]
 
@@ -77,7 +88,7 @@ def tuner_of(options, train, **params):
     )
 
 
-def fitted_probe(X, y, groups, n_splits=5):
+def fitted_probe(X, y, groups):
     """Return a logistic regression whose penalty is chosen on the training rows."""
     probe = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=3000)
@@ -86,43 +97,55 @@ def fitted_probe(X, y, groups, n_splits=5):
         probe,
         {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0]},
         scoring="balanced_accuracy",
-        cv=StratifiedGroupKFold(n_splits, shuffle=True, random_state=0),
+        cv=StratifiedGroupKFold(5, shuffle=True, random_state=0),
     )
     return search.fit(X, y, groups=groups)
 
 
-def choose(images, options):
-    """Print what settings do on a fifth of the training rows of the first fold."""
+def choose(images, pooled, options):
+    """Print what settings do in five folds of the training rows of the first fold."""
+    X, y = images.X, images.y
     rows = images.folds()[0][0]
-    train, test = images.folds(rows)[0]
-    y, X = images.y, images.X
-    print(f"\nsettings, on {len(test)} of the {len(rows)} training rows of one fold")
-    rates = {"head": (0,), "lora": (3e-4, 1e-3, 3e-3), "blocks": (3e-5, 5e-5, 1e-4)}
-    for mode, of_mode in rates.items():
-        for rate in of_mode:
-            for head_rate in (1e-3, 1e-2) if mode == "head" else (1e-3,):
-                for scale in (100, 30):
-                    tuner = tuner_of(
-                        options,
-                        mode,
-                        learning_rate_init=rate,
-                        head_learning_rate_init=head_rate,
-                        logit_scale=scale,
-                    )
-                    tuner.fit(X[train], y[train])
-                    score = balanced_accuracy_score(y[test], tuner.predict(X[test]))
-                    print(
-                        f"{mode:<7} rate {rate:<7g} of the head {head_rate:<6g} "
-                        f"scale {scale:<4} macro accuracy {score:.3f}, "
-                        f"loss {tuner.loss_curve_[-1]:.3f}",
-                        flush=True,
-                    )
+    folds = images.folds(rows)
+    print(f"\nsettings, five folds of the {len(rows)} training rows of the first fold")
+
+    def show(name, fit_predict):
+        table = [
+            balanced_accuracy_score(y[test], fit_predict(train, test))
+            for train, test in folds
+        ]
+        cells = " ".join(f"{score:.3f}" for score in table)
+        print(f"{name:<42}{np.mean(table):.3f}   {cells}", flush=True)
+
+    def probe(train, test):
+        of_train = fitted_probe(pooled[train], y[train], images.motif[train])
+        return of_train.predict(pooled[test])
+
+    def tuned(train, test):
+        tuner = tuner_of(options, "blocks", **params)
+        return tuner.fit(X[train], y[train], images.groups[train]).predict(X[test])
+
+    show("probe", probe)
+    for params in SETTINGS:
+        show(", ".join(f"{name}={value:g}" for name, value in params.items()), tuned)
 
 
 def compare_attribution(images, pooled, options):
-    """Print macro accuracy on the same folds, and the confusion matrix."""
+    """Print macro accuracy on the same folds, for several draws of the folds."""
+    gains = []
+    for seed in range(options.repeats):
+        print(f"\nattribution, draw {seed} of the folds")
+        gains += compare_on(images.folds(seed=seed), images, pooled, options)
+    gains = np.array(gains)
+    print(
+        f"\n{len(gains)} folds in all: gain {gains.mean():+.3f}, above 0 in "
+        f"{(gains > 0).sum()} and below in {(gains < 0).sum()}"
+    )
+
+
+def compare_on(folds, images, pooled, options):
+    """Print macro accuracy on some folds, and the confusion matrices."""
     X, y = images.X, images.y
-    folds = images.folds()
     predicted = {"probe": np.empty_like(y), "blocks": np.empty_like(y)}
     table, start = [], time.perf_counter()
     for train, test in folds:
@@ -152,6 +175,7 @@ def compare_attribution(images, pooled, options):
         print(f"\n{name}: rows are true classes, columns predicted ones")
         for label, row in zip(labels, confusion_matrix(y, of_model, labels=labels)):
             print(f"{label:<24}" + "".join(f"{count:5d}" for count in row))
+    return [*gain]
 
 
 def compare_detection(images, pooled, options):
@@ -221,6 +245,7 @@ def main():
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--min-images", type=int, default=40, help="of a generator")
     parser.add_argument("--max-iter", type=int, help="epochs, of all modes")
+    parser.add_argument("--repeats", type=int, default=2, help="draws of the folds")
     parser.add_argument(
         "--parts",
         nargs="+",
@@ -231,18 +256,16 @@ def main():
     options = parser.parse_args()
     images = Images(options)
     if options.step:
-        return measure(images, options)
+        measure(images, options)
+        return
     print(describe_machine())
     names, counts = np.unique(images.y, return_counts=True)
     print(", ".join(f"{name} {count}" for name, count in zip(names, counts)))
-    if "settings" in options.parts:
-        choose(images, options)
-    if options.parts == ["settings"]:
-        return None
     start = time.perf_counter()
     pooled = embedder_of(options).fit_transform(images.X)
     print(f"frozen features: {time.perf_counter() - start:.0f} s")
     for part, compare in {
+        "settings": choose,
         "attribution": compare_attribution,
         "detection": compare_detection,
         "modes": compare_modes,

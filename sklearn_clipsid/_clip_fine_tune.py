@@ -39,7 +39,7 @@ from sklearn_clipsid._unit_rows import unit_rows
 from sklearn_clipsid._warn_user import warn_user
 
 # Of the tower. Low-rank updates start from zero and take larger steps.
-LEARNING_RATES = {"all": 1e-5, "blocks": 5e-5, "lora": 1e-3, "head": 0.0}
+LEARNING_RATES = {"all": 1e-5, "blocks": 1e-4, "lora": 1e-3, "head": 0.0}
 DAMAGED = "the file is damaged or was changed by hand."
 LARGEST_SEED = 2**31 - 1
 
@@ -89,7 +89,7 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         The class of photographs. None takes "real" or 0, if that is a class.
 
     learning_rate_init : float or "auto", default="auto"
-        Largest learning rate of the towers. "auto" takes 1e-5 for "all", 5e-5 for
+        Largest learning rate of the towers. "auto" takes 1e-5 for "all", 1e-4 for
         "blocks" and 1e-3 for "lora".
 
     head_learning_rate_init : float, default=1e-3
@@ -98,7 +98,7 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
     alpha : float, default=0.01
         Weight decay of AdamW, on the matrices of the towers.
 
-    batch_size : int, default=32
+    batch_size : int, default=16
         Images of a training step.
 
     max_iter : int, default=10
@@ -285,7 +285,7 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         learning_rate_init="auto",
         head_learning_rate_init=1e-3,
         alpha=0.01,
-        batch_size=32,
+        batch_size=16,
         max_iter=10,
         warmup_fraction=0.1,
         max_grad_norm=1.0,
