@@ -86,28 +86,32 @@ right.invert_yaxis()
 plt.show()
 
 # %%
-# The more is trained, the faster the training loss falls. That says nothing about other
-# images: **look at the frozen features first**, which cost nothing to train. One model
-# answers both questions, who made an image and whether it was made at all.
+# The training loss falls fastest where whole blocks are trained, and hardly where class
+# vectors alone are. That says nothing about other images: **look at the frozen features
+# first**, which cost little to train. There are sixty test images of fifteen scenes: do
+# not rank bars that are close. One model answers both questions, who made an image and
+# whether it was made at all.
 
 model = models["blocks"]
 print(model.predict(images.data[test][:4]))
 print(model.predict_synthetic_proba(images.data[test][:4]).round(2))
 
 # %%
-# Now one generator is left out of training. What is gained on known generators is no
-# promise for others.
+# Now one generator is left out of training. Both models find its images where it was
+# seen, and come down towards a guess, which is a half, where it was not. On fifteen
+# images of it a guess can be far from a half, on either side: no model is the better
+# one here. **Tuning does not give generators that were not seen.**
 
 from sklearn.metrics import roc_auc_score
 
 left_out = "checkerboard"
-seen = train[generator[train] != left_out]
+others = train[generator[train] != left_out]
 asked = test[np.isin(generator[test], [left_out, "real"])]
-model.fit(images.data[seen], generator[seen])
-probe.fit(images.data[seen], images.target[seen])
-tuned_scores = model.predict_synthetic_proba(images.data[asked])
-frozen_scores = probe.predict_proba(images.data[asked])[:, 1]
-for name, score in {"blocks": tuned_scores, "frozen": frozen_scores}.items():
-    auc = roc_auc_score(images.target[asked], score)
-    print(f"ROC AUC on {left_out}, left out of training: {name} {auc:.2f}")
+for name in ("blocks", "frozen"):
+    for known, rows in {"seen": train, "left out": others}.items():
+        model = clone(models[name]).fit(images.data[rows], generator[rows])
+        real = list(model.classes_).index("real")
+        score = 1 - model.predict_proba(images.data[asked])[:, real]
+        auc = roc_auc_score(images.target[asked], score)
+        print(f"{name}, {left_out} {known}: ROC AUC {auc:.2f}")
 folder.cleanup()
