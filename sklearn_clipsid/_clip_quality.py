@@ -1,17 +1,18 @@
-"""Predict opinion scores of images beside learned prompts (arXiv 2408.15098)."""
+"""Predict opinion scores from image features and learned prompts (arXiv 2408.15098)."""
 
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from sklearn_clipsid._adam import Adam, minimize_minibatch
 from sklearn_clipsid._clip_embedder import CLIPEmbedder
 from sklearn_clipsid._finite_rows import check_finite_rows
+from sklearn_clipsid._first_few import first_few
 from sklearn_clipsid._groups import check_length, list_rows, read_sources
 from sklearn_clipsid._image_sequence import as_images
 from sklearn_clipsid._quality_network import QualityNetwork, score_rows
@@ -45,7 +46,8 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
         What is learned of the prompts. "context": the context vectors, through the
         frozen text tower of the embedder's checkpoint, as in [1]_. "features": what
         comes out of a text tower, directly, without any. "auto": "context" where the
-        checkpoint holds a text tower, else "features".
+        embedder is a CLIPEmbedder whose checkpoint holds a text tower, else
+        "features".
 
     quality_words : sequence of str, default=("terrible", "bad", "poor", "average", \
             "good", "perfect")
@@ -58,8 +60,8 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
         Hidden units.
 
     dropout : float, default=0.5
-        Share of the inputs, and of the hidden units, that each row of a step does
-        without.
+        Share of the inputs and hidden units that are set to zero in training, drawn
+        anew for each row of a step.
 
     scale_features : bool, default=True
         Whether to centre the image features, and to multiply them by one number so that
@@ -80,7 +82,8 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
 
     early_stopping : bool or "auto", default="auto"
         Whether to stop when the squared error on rows set aside no longer falls, and
-        to return the best epoch. "auto": from 200 rows on.
+        to return the best epoch. "auto": from 200 rows on, if the share is one group at
+        least.
 
     validation_fraction : float, default=0.1
         Share of the rows, or of the groups, that is set aside.
@@ -278,7 +281,8 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
             The fitted regressor.
         """
         random_state = check_random_state(self.random_state)
-        vars(self).pop("coefs_", None)  # not fitted until training has ended
+        for name in ("coefs_", "n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)  # not fitted until training has ended
         y = self._read_scores(y, X)
         train, held_out = self._split(len(y), groups, random_state)
         self.embedder_ = self._make_embedder()
@@ -397,7 +401,9 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
         if groups is not None:
             groups = read_sources(column_or_1d(groups), n_samples)[1]
         n_groups = n_samples if groups is None else len(np.unique(groups))
-        enough = n_samples >= MIN_SAMPLES_TO_STOP_EARLY and n_groups > 1
+        # Fewer groups would set aside more than the share that was asked for.
+        enough = self.validation_fraction * n_groups >= 1
+        enough &= n_samples >= MIN_SAMPLES_TO_STOP_EARLY
         if not (enough if self.early_stopping == "auto" else self.early_stopping):
             return np.arange(n_samples), np.arange(0)
         if n_groups == 1:
@@ -449,10 +455,11 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
     def _unit_features(self, X, reset=False):
         if self.embedder_ is None:
             X = validate_data(self, X, reset=reset, **FLOATS)
-        elif reset:
-            X = self.embedder_.fit_transform(X)
         else:
-            X = self.embedder_.transform(X)
+            n_images = _num_samples(X)
+            embed = self.embedder_.fit_transform if reset else self.embedder_.transform
+            X = check_array(embed(X), input_name="what the embedder returned", **FLOATS)
+            check_length(X, n_images, "what the embedder returned")
         check_finite_rows(X, self)
         return unit_rows(X)[0]  # (n_samples, d_image)
 
@@ -470,7 +477,15 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
     def _minimise(self, network, X, y, train, held_out, random_state):
         def loss_grad(params, batch):
             masks = network.draw_masks(len(batch), self.dropout, random_state, X.dtype)
-            return network.loss_grad(params, X[batch], y[batch], masks)
+            loss, grad = network.loss_grad(params, X[batch], y[batch], masks)
+            if not (np.isfinite(loss) and np.isfinite(grad).all()):
+                raise ValueError(
+                    f"Got a loss of {loss:.3g}, or its gradient, that is not finite in "
+                    f"the batch of the rows {first_few([str(row) for row in batch])} "
+                    f"with learning_rate_init={self.learning_rate_init} and "
+                    f"alpha={self.alpha}; training stopped. Lower them."
+                )
+            return loss, grad
 
         params, self.loss_curve_, self.validation_loss_curve_ = minimize_minibatch(
             Adam(
@@ -492,8 +507,8 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
         if not np.isfinite(params).all():
             raise ValueError(
                 f"Got parameters that are not finite after {self.n_iter_} epochs with "
-                f"learning_rate_init={self.learning_rate_init} but expected the "
-                "training to converge; lower learning_rate_init."
+                f"learning_rate_init={self.learning_rate_init} and alpha={self.alpha} "
+                "but expected the training to converge; lower them."
             )
         self._store(network, params)
 

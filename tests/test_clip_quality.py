@@ -10,13 +10,16 @@ import pytest
 import skops.io
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import check_grad
+from scipy.sparse import csr_array
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_validate
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_clipsid import CLIPEmbedder, CLIPQualityRegressor
+from sklearn_clipsid import _clip_quality as clip_quality
 from sklearn_clipsid._quality_network import QualityNetwork, score_rows
 from sklearn_clipsid._quality_prompts import FreePrompts, TextPrompts
 from sklearn_clipsid.metrics import quality_scorers, srcc_score
@@ -189,6 +192,118 @@ def test_what_no_straight_line_follows_is_learned(table):
     assert regressor.score(X, y) == srcc_score(y, regressor.predict(X))
 
 
+def test_dropout_leaves_out_its_share_in_training_alone(table, rng):
+    network = QualityNetwork(FreePrompts(2, 5), 6, 40)
+    random_state = np.random.RandomState(0)
+    for mask in network.draw_masks(500, 0.3, random_state, np.dtype(float)):
+        assert set(np.unique(mask)) == {0, 1 / 0.7}
+        assert (mask == 0).mean() == pytest.approx(0.3, abs=0.02)
+    X, y, _ = table
+    without, half = (
+        CLIPQualityRegressor("passthrough", **SMALL, dropout=dropout).fit(X, y)
+        for dropout in (0, 0.5)
+    )
+    assert without.loss_curve_[-1] < half.loss_curve_[-1] - 0.01
+    np.testing.assert_array_equal(half.predict(X), half.predict(X))
+
+
+def test_the_state_of_the_lowest_error_on_the_rows_set_aside_is_kept(
+    table, monkeypatch
+):
+    X, y, groups = table
+    seen = []
+    split = CLIPQualityRegressor._split
+    monkeypatch.setattr(
+        CLIPQualityRegressor,
+        "_split",
+        lambda *args: seen.append(split(*args)) or seen[-1],
+    )
+    regressor = CLIPQualityRegressor(
+        "passthrough", **SMALL | {"max_iter": 60}, learning_rate_init=0.05
+    )
+    losses = regressor.fit(X, y, groups).validation_loss_curve_
+    assert losses.argmin() < len(losses) - 1 and losses.min() < losses[-1] - 1e-3
+    ((train, held_out),) = seen
+    assert not set(groups[train]) & set(groups[held_out])
+    errors = (regressor.predict(X[held_out]) - y[held_out]) / regressor.target_scale_
+    assert (errors**2).mean() == pytest.approx(losses.min(), rel=1e-6)
+
+
+def test_settings_reach_the_optimiser(table, monkeypatch):
+    X, y, _ = table
+    asked, minimise = {}, clip_quality.minimize_minibatch
+    adam = clip_quality.Adam
+
+    def noted(optimiser, loss_grad, rows, **settings):
+        asked.update(settings, n_rows=len(rows))
+        return minimise(optimiser, loss_grad, rows, **settings)
+
+    def noted_adam(params, **settings):
+        asked.update(settings)
+        return adam(params, **settings)
+
+    monkeypatch.setattr(clip_quality, "minimize_minibatch", noted)
+    monkeypatch.setattr(clip_quality, "Adam", noted_adam)
+    settings = {
+        "batch_size": 7,
+        "max_iter": 2,
+        "n_iter_no_change": 5,
+        "learning_rate_init": 0.01,
+        "alpha": 0.3,
+    }
+    CLIPQualityRegressor("passthrough", **SMALL | settings).fit(X, y)
+    assert asked["n_rows"] == 270 and asked["min_steps"] == 8
+    assert asked["learning_rate"] == 0.01 and asked["weight_decay"] == 0.3
+    assert asked["decoupled"] is True
+    assert {"batch_size": 7, "max_iter": 2, "n_iter_no_change": 5}.items() <= (
+        asked.items()
+    )
+
+
+def test_few_groups_are_not_set_aside_of_themselves(table):
+    X, y, groups = table
+    regressor = CLIPQualityRegressor("passthrough", **SMALL)
+    assert regressor.fit(X, y, groups % 5).validation_loss_curve_ is None
+    assert regressor.fit(X, y, groups % 10).validation_loss_curve_ is not None
+
+
+@pytest.mark.parametrize(
+    ("embed", "problem"),
+    [
+        (lambda X: X[:-1], "Got what the embedder returned with 299 rows but expec"),
+        (lambda X: X[:, 0], "Expected 2D array, got 1D array"),
+        (lambda X: X[:, :, None], "Found array with dim 3"),
+        (lambda X: csr_array(X), "Sparse data was passed"),
+    ],
+)
+def test_what_an_embedder_returns_is_checked(embed, problem, table):
+    X, y, _ = table
+    images = [np.zeros((4, 4, 3), np.uint8)] * 300
+    embedder = FunctionTransformer(lambda images: embed(X))
+    with pytest.raises((ValueError, TypeError), match=problem):
+        CLIPQualityRegressor(embedder, **SMALL).fit(images, y)
+
+
+def test_the_context_is_learned_where_gradients_are_switched_off(
+    tiny_clip, image_files
+):
+    import torch
+
+    with torch.no_grad():
+        CLIPQualityRegressor(embedder_of(tiny_clip), **SMALL).fit(image_files, SCORES)
+
+
+def test_alpha_is_weight_decay(table):
+    X, y, _ = table
+    free, held = (
+        CLIPQualityRegressor(
+            "passthrough", **SMALL | {"max_iter": 30}, alpha=alpha
+        ).fit(X, y)
+        for alpha in (0, 10)
+    )
+    assert np.linalg.norm(held.coefs_[0]) < 0.9 * np.linalg.norm(free.coefs_[0])
+
+
 def test_scores_keep_their_units(table):
     X, y, _ = table
     regressor = CLIPQualityRegressor("passthrough", **SMALL)
@@ -349,13 +464,16 @@ def test_rows_of_unreadable_images_are_named(image_tower, image_files, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_training_that_diverges_is_refused(table):
+def test_training_that_diverges_is_stopped_at_the_batch(table):
     X, y, _ = table
     regressor = CLIPQualityRegressor(
         "passthrough", **{**SMALL, "learning_rate_init": 1e200, "max_iter": 20}
     )
-    with pytest.raises(ValueError, match=r"not finite.*lower learning_rate_init"):
+    with pytest.raises(
+        ValueError, match=r"not finite in the batch of the rows \d+, .*training stopped"
+    ):
         regressor.fit(X, y)
+    assert not hasattr(regressor, "coefs_")
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,8 @@ class ContextPrompts:
         leaf = torch.tensor(context, dtype=torch.float32, device=self._device)
         leaf.requires_grad_()
         self._context = leaf
-        out = self._module(self._tokens)
+        with torch.enable_grad():  # a caller may have switched it off
+            out = self._module(self._tokens)
         out = out[0] if isinstance(out, tuple) else out  # (n_words, d_projected)
 
         def pull_back(gradient: np.ndarray) -> np.ndarray:
@@ -146,10 +147,12 @@ def _check_length(
     surplus = n_tokens[longest] - length
     if surplus > 0:
         word = texts[longest].split(" ", n_context)[-1].rstrip(".")
+        most = n_context - surplus
+        remedy = f"n_context={most} or less" if most > 0 else "a shorter word"
         raise ValueError(
-            f"Got n_context={n_context} and the quality word {word!r}, together "
+            f"Got n_context={n_context} and the quality word {word!r:.60}, together "
             f"{n_tokens[longest]} tokens, but expected at most {length}, the context "
-            f"length of this text tower; pass n_context={n_context - surplus} or less."
+            f"length of this text tower; pass {remedy}."
         )
 
 
