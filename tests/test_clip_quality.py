@@ -270,7 +270,7 @@ def test_few_groups_are_not_set_aside_of_themselves(table):
 @pytest.mark.parametrize(
     ("embed", "problem"),
     [
-        (lambda X: X[:-1], "Got what the embedder returned with 299 rows but expec"),
+        (lambda X: X[:-1], "Got what the embedder returned with 299 rows but"),
         (lambda X: X[:, 0], "Expected 2D array, got 1D array"),
         (lambda X: X[:, :, None], "Found array with dim 3"),
         (lambda X: csr_array(X), "Sparse data was passed"),
