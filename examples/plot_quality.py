@@ -1,7 +1,7 @@
 """
-==========================
+===========================
 How far is an image spoilt?
-==========================
+===========================
 
 A quality score is learned from images with opinions. Here the opinion is how strongly a
 picture was blurred or how much noise was added, and the question is whether the order
@@ -40,7 +40,7 @@ clip.mkdir()
 save_file(weights, clip / "open_clip_model.safetensors")
 
 # %%
-# Each scene is spoilt in two ways, five times more and more. The score falls from 5.
+# Each scene is spoilt in two ways, at five strengths each. The score falls from 5.
 
 
 def spoil(pixels, kind, severity, rng):

@@ -164,10 +164,10 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
     embedder_ : CLIPEmbedder
         The encoder before training, with its fingerprint.
 
-    loss_curve_ : ndarray of shape (n_iter_,)
+    loss_curve_ : ndarray of shape (`n_iter_`,)
         Mean training loss of each epoch.
 
-    validation_loss_curve_ : ndarray of shape (n_iter_,) or None
+    validation_loss_curve_ : ndarray of shape (`n_iter_`,) or None
         Loss on the held-out images after each epoch. None without early stopping.
 
     n_iter_ : int

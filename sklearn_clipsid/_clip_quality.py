@@ -49,9 +49,9 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
         embedder is a CLIPEmbedder whose checkpoint holds a text tower, else
         "features".
 
-    quality_words : sequence of str, default=("terrible", "bad", "poor", "average", \
-            "good", "perfect")
-        The word of each prompt. Without a text tower only their number counts.
+    quality_words : sequence of str, default=("terrible", "bad", ..., "perfect")
+        The word of each prompt; "poor", "average" and "good" lie between. Without a
+        text tower only their number counts.
 
     n_context : int, default=16
         Context vectors, for ``prompts="context"``.
