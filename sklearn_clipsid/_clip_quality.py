@@ -336,6 +336,12 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
         -------
         score : float
             From -1 to 1.
+
+        Raises
+        ------
+        ValueError
+            For fewer than two images, and where all scores or all predictions are the
+            same: there is no rank correlation then.
         """
         return srcc_score(y, self.predict(X))
 
@@ -439,10 +445,11 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
             return None
         if not _has_text_tower(embedder):
             raise ValueError(
-                f"Got prompts='context' with embedder={self.embedder!r}, which has no "
-                "text tower, but expected a CLIPEmbedder whose checkpoint holds both "
-                "towers; pass prompts='features', which is the same model at test "
-                "time, or such a checkpoint."
+                f"Got prompts='context' with embedder={self.embedder!r}, of which no "
+                "text tower can be taken, but expected a CLIPEmbedder (itself, not in "
+                "a Pipeline) whose checkpoint holds both towers; pass "
+                "prompts='features', which is the same model at test time, or such a "
+                "checkpoint."
             )
         from sklearn_clipsid._clip import get_text_tower
         from sklearn_clipsid._clip._prompts import ContextPrompts

@@ -152,7 +152,9 @@ def test_without_a_text_tower_the_features_are_learned(image_tower, image_files)
     assert regressor.prompts_ == "features"
     assert regressor.context_ is None
     np.testing.assert_allclose(np.linalg.norm(regressor.prompt_features_, axis=1), 1)
-    with pytest.raises(ValueError, match=r"no text tower.*pass prompts='features'"):
+    with pytest.raises(
+        ValueError, match=r"no text tower can be taken.*pass prompts='features'"
+    ):
         regressor.set_params(prompts="context").fit(image_files, SCORES)
 
 
