@@ -33,10 +33,10 @@ ESTIMATORS = [
     SourceEraser(method="leace"),
     CommonSupportClassifier(LogisticRegression()),
     # The checks bring data of many widths. Without directions of one width, each
-    # feature is a concept.
-    ConceptBottleneckClassifier(gates="embedding"),
-    ConceptBottleneckClassifier(gates="similarity"),
-    ConceptBottleneckClassifier(gates="none"),
+    # feature is a concept. Defaults are checked once; fewer epochs save a minute.
+    ConceptBottleneckClassifier(),
+    ConceptBottleneckClassifier(gates="similarity", max_iter=100),
+    ConceptBottleneckClassifier(gates="none", max_iter=100),
     TextSpan(n_components=2),
     # Limits that the few images of the checks can promise.
     AbstainingClassifier(LogisticRegression(), max_fpr=0.5, confidence=0.6, cv=3),
