@@ -108,8 +108,8 @@ left_out = "checkerboard"
 others = train[generator[train] != left_out]
 asked = test[np.isin(generator[test], [left_out, "real"])]
 for name in ("blocks", "frozen"):
-    for known, rows in {"seen": train, "left out": others}.items():
-        model = clone(models[name]).fit(images.data[rows], generator[rows])
+    blind = clone(models[name]).fit(images.data[others], generator[others])
+    for known, model in {"seen": models[name], "left out": blind}.items():
         real = list(model.classes_).index("real")
         score = 1 - model.predict_proba(images.data[asked])[:, real]
         auc = roc_auc_score(images.target[asked], score)
