@@ -24,9 +24,9 @@ def uses_text_tower(encoder, class_vectors):
     """
     from sklearn_clipsid._clip._checkpoint import text_tower_kind
 
-    known = encoder.tower.encoder
     if class_vectors == "means":
         return False
+    known = encoder.tower.encoder
     has_text = "text_cfg" in known.config and bool(text_tower_kind(known.path))
     if not has_text and class_vectors == "text":
         raise ValueError(

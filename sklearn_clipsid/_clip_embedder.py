@@ -343,8 +343,6 @@ class CLIPEmbedder(
         embeddings : ndarray of shape (n_texts, d_projected), dtype float32
             One row per text, scaled to unit norm when `normalize` is set.
         """
-        from sklearn_clipsid._clip import get_text_tower
-
         self._validate_params()
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts or not all(isinstance(text, str) for text in texts):
@@ -352,8 +350,7 @@ class CLIPEmbedder(
                 f"Got texts={texts!s:.80} but expected at least one string, and "
                 "strings only; pass a list of texts."
             )
-        tower = get_text_tower(self.model_name, self.pretrained, **self._place())
-        return self._scaled(tower.encode(texts, self.batch_size))
+        return self._scaled(self._text_tower().encode(texts, self.batch_size))
 
     def projection(self):
         """Return the matrix that takes pooled features to projected ones.
@@ -413,13 +410,16 @@ class CLIPEmbedder(
             return ("heads", self.head_blocks)
         return self.features
 
-    def _place(self):
-        """Where to find weights and where to run them."""
+    def _weights_place(self):
+        """Where to find weights."""
         return {
-            "device": self.device,
             "weights_dir": None if self.weights_dir is None else str(self.weights_dir),
             "local_files_only": self.local_files_only,
         }
+
+    def _place(self):
+        """Where to find weights and where to run them."""
+        return {"device": self.device} | self._weights_place()
 
     def _image_tower(self):
         from sklearn_clipsid._clip import get_image_tower
@@ -427,6 +427,11 @@ class CLIPEmbedder(
         return get_image_tower(
             self.model_name, self.pretrained, precision=self.precision, **self._place()
         )
+
+    def _text_tower(self):
+        from sklearn_clipsid._clip import get_text_tower
+
+        return get_text_tower(self.model_name, self.pretrained, **self._place())
 
     def _has_cache(self):
         return self.cache_dir is None or self._cache().is_there()

@@ -652,25 +652,16 @@ class CLIPFineTuneClassifier(ClassifierMixin, BaseEstimator):
         encoder.tunable.check(of_image_tower)
         return encoder, of_image_tower
 
-    def _uses_text(self, encoder):
-        return uses_text_tower(encoder, self.class_vectors)
-
     def _model(self, encoder):
         """Return what is trained: the tower, and all of the text tower or no part."""
-        from sklearn_clipsid._clip import get_text_tower
-
         text = None
-        if self.train == "all" and self._uses_text(encoder):
-            embedder = self.embedder_
-            tower = get_text_tower(
-                embedder.model_name, embedder.pretrained, **embedder._place()
-            )
-            text = (tower, self.captions_)
+        if self.train == "all" and uses_text_tower(encoder, self.class_vectors):
+            text = (self.embedder_._text_tower(), self.captions_)
         return CosineModel(encoder.tunable, text)
 
     def _text_vectors(self, encoder):
         """Return what the text tower makes of the captions, None where none is used."""
-        if not self._uses_text(encoder):
+        if not uses_text_tower(encoder, self.class_vectors):
             return None
         return caption_vectors(self.embedder_, self.captions_)
 

@@ -451,13 +451,9 @@ class CLIPQualityRegressor(RegressorMixin, BaseEstimator):
                 "prompts='features', which is the same model at test time, or such a "
                 "checkpoint."
             )
-        from sklearn_clipsid._clip import get_text_tower
         from sklearn_clipsid._clip._prompts import ContextPrompts
 
-        tower = get_text_tower(
-            embedder.model_name, embedder.pretrained, **embedder._place()
-        )
-        return ContextPrompts(tower, words, self.n_context)
+        return ContextPrompts(embedder._text_tower(), words, self.n_context)
 
     def _unit_features(self, X, reset=False):
         if self.embedder_ is None:
@@ -558,9 +554,9 @@ def _has_text_tower(embedder):
         return False
     from sklearn_clipsid._clip._prompts import has_text_tower
 
-    place = embedder._place()
-    del place["device"]
-    return has_text_tower(embedder.model_name, embedder.pretrained, **place)
+    return has_text_tower(
+        embedder.model_name, embedder.pretrained, **embedder._weights_place()
+    )
 
 
 def _validation_loss(network, X, y):

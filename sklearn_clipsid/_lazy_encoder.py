@@ -153,9 +153,9 @@ def feature_width(embedder, cache):
     if known is not None:
         widths = known["widths"]
     else:
-        place = embedder._place()
-        del place["device"]
-        widths = feature_widths(embedder.model_name, embedder.pretrained, **place)
+        widths = feature_widths(
+            embedder.model_name, embedder.pretrained, **embedder._weights_place()
+        )
     _check_features(embedder, widths)
     if embedder.features == "projected":
         return widths["projected"]

@@ -28,6 +28,7 @@ LAYOUTS = {
 }
 N_MODELS = 6
 IMAGES_OF_A_MODEL = 400  # in AIGCIQA2023, which numbers its images model by model
+LAST_NUMBER = N_MODELS * IMAGES_OF_A_MODEL - 1
 
 
 class OpinionRecord(NamedTuple):
@@ -237,10 +238,11 @@ def _generator_of(name: str, layout: str, where: str) -> str:
     stem = Path(name).stem
     if layout == "AGIQA-3K":
         return stem.partition("_")[0]
-    if not stem.isdecimal() or int(stem) >= N_MODELS * IMAGES_OF_A_MODEL:
+    if not stem.isdecimal() or int(stem) > LAST_NUMBER:
         raise ValueError(
-            f"Got the name {name!r} in {where} but expected a number from 0 to 2399, "
-            "as AIGCIQA2023 names its images; correct it or remove the row."
+            f"Got the name {name!r} in {where} but expected a number from 0 to "
+            f"{LAST_NUMBER}, as AIGCIQA2023 names its images; correct it or remove the "
+            "row."
         )
     return str(int(stem) // IMAGES_OF_A_MODEL)
 

@@ -142,9 +142,9 @@ def _seen_of(embedder):
             f"Got embedder={embedder!r:.80} but expected a CLIPEmbedder or a "
             "PrecomputedEmbedder, or None to have it made."
         )
-    place = embedder._place()
-    del place["device"]
-    encoder = describe_encoder(embedder.model_name, embedder.pretrained, **place)
+    encoder = describe_encoder(
+        embedder.model_name, embedder.pretrained, **embedder._weights_place()
+    )
     del encoder["config"]  # whose digest says no more
     if encoder["tag"] is None:  # of files and repositories
         del encoder["tag"]
